@@ -1,0 +1,76 @@
+"""Learned simulation on meshes: a mesh goes in, a prediction comes back on the same mesh.
+
+Public names are loaded when first used (PEP 562), so that `import meshsim` stays cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Mesh": "mesh",
+    "Cells": "mesh",
+    "Boundary": "mesh",
+    "Series": "series",
+    "Sample": "sample",
+    "read": "io",
+    "write": "io",
+    "node_graph": "graph",
+    "cell_graph": "graph",
+    "MeshGraphNet": "models.meshgraphnet",
+    "Field": "data",
+    "Schema": "data",
+    "Store": "data",
+    "preprocess": "data",
+    "Simulator": "simulator",
+    "train": "train",
+    "render": "render",
+    "ops": "ops",
+}
+_MODULES = {"train", "render", "ops"}
+
+if TYPE_CHECKING:
+    from meshsim import ops, render, train
+    from meshsim.data import Field, Schema, Store, preprocess
+    from meshsim.graph import cell_graph, node_graph
+    from meshsim.io import read, write
+    from meshsim.mesh import Boundary, Cells, Mesh
+    from meshsim.models.meshgraphnet import MeshGraphNet
+    from meshsim.sample import Sample
+    from meshsim.series import Series
+    from meshsim.simulator import Simulator
+
+__all__ = [
+    "Boundary",
+    "Cells",
+    "Field",
+    "Mesh",
+    "MeshGraphNet",
+    "Sample",
+    "Schema",
+    "Series",
+    "Simulator",
+    "Store",
+    "cell_graph",
+    "node_graph",
+    "ops",
+    "preprocess",
+    "read",
+    "render",
+    "train",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'meshsim' has no attribute {name!r}")
+    module = import_module(f"meshsim.{_HOMES[name]}")
+    return module if name in _MODULES else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,5 @@
+"""`python -m meshsim`: the command line."""
+
+from meshsim.cli import run
+
+run()

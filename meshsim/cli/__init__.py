@@ -1,0 +1,102 @@
+"""The command line: one file a subcommand; errors are one line and an exit code.
+
+Exit codes: 0 done, 1 the work failed, 2 bad usage or bad input, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+import typer
+
+from meshsim.check import MeshsimError, one_line
+
+
+def _app() -> typer.Typer:
+    from meshsim.cli.convert import convert
+    from meshsim.cli.demo import demo
+    from meshsim.cli.doctor import doctor
+    from meshsim.cli.evaluate import evaluate
+    from meshsim.cli.generate import generate
+    from meshsim.cli.info import info
+    from meshsim.cli.predict import predict
+    from meshsim.cli.preprocess import preprocess
+    from meshsim.cli.rollout import rollout
+    from meshsim.cli.train import train
+    from meshsim.cli.view import view
+
+    app = typer.Typer(
+        help="Learned simulation on meshes: any mesh in, a prediction on the same mesh out.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    commands: list[Callable[..., None]] = [info, convert, preprocess, generate, train, evaluate]
+    commands += [predict, rollout, view, doctor, demo]
+    for command in commands:
+        app.command()(command)
+
+    @app.callback(invoke_without_command=True)
+    def root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+        if version:
+            from meshsim import __version__
+
+            print(__version__)
+            raise typer.Exit()
+
+    return app
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"error: {one_line(text, 600)}", file=sys.stderr)
+    return code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; `--debug` anywhere shows tracebacks."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    if not debug:
+        warnings.filterwarnings("ignore")
+    try:
+        code = _app()(args=arguments, prog_name="meshsim", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        if debug:
+            raise
+        return _fail("interrupted; the same command started again carries on", 130)
+    except MeshsimError as error:
+        if debug:
+            raise
+        return _fail(str(error), error.exit_code)
+    except BrokenPipeError:  # the reader of our output (head, less) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        bad_input = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+        return _fail(f"{where}{error.strerror or error}", 2 if bad_input else 1)
+    except MemoryError:
+        return _fail("out of memory", 1)
+    except Exception as error:
+        usage = getattr(error, "format_message", None)  # what Typer raises for bad usage
+        if usage is not None:
+            return _fail(f"{usage()} (see 'meshsim --help')", 2)
+        if debug:
+            raise
+        return _fail(f"{type(error).__name__}: {error} (a defect; --debug shows where)", 1)
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())
+

@@ -1,0 +1,40 @@
+"""`meshsim convert`: between formats, or onto another mesh."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A mesh file or case folder.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The suffix says the format.")],
+    onto: Annotated[
+        Path | None, typer.Option("--onto", metavar="MESH", help="Carry the fields to this mesh.")
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
+) -> None:
+    """Convert a mesh; what the target cannot hold is said before it is written."""
+    from meshsim.check import InputError
+    from meshsim.io import losses, read, write
+
+    data = read(source, trust=trust)
+    if onto is not None:
+        from meshsim.mesh import Mesh
+        from meshsim.render import carry
+
+        goal = read(onto, trust=trust)
+        if not isinstance(data, Mesh) or not isinstance(goal, Mesh):
+            raise InputError("--onto: expected two single meshes (pick a time of a series first)")
+        data, outside = carry(data, goal)
+        if outside:
+            print(
+                f"note: {outside} points lie outside {source} and take their nearest value",
+                file=sys.stderr,
+            )
+    for sentence in losses(data, target):
+        print(f"note: {sentence}", file=sys.stderr)
+    write(data, target)

@@ -1,0 +1,47 @@
+"""`meshsim evaluate`: a simulator on a split of a store, beside its baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained simulator.")],
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store.")],
+    split: Annotated[str, typer.Option("--split", help="Which samples.")] = "test",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Measure one-step, n-step and full-rollout errors beside persistence and the time mean."""
+    from meshsim.cli.arguments import print_json
+    from meshsim.cli.progress import bar
+    from meshsim.data import Store
+    from meshsim.simulator import Simulator
+    from meshsim.train import evaluate as work
+
+    with bar("evaluate") as progress:
+        report = work(Simulator.load(run), Store(store), split=split, progress=progress)
+    if json:
+        print_json(report)
+    else:
+        _table(report)
+
+
+def _table(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    for field, metrics in report["metrics"].items():
+        table = Table(title=f"{field}: mean over {report['samples']} samples")
+        table.add_column("")
+        for metric in metrics:
+            table.add_column(metric, justify="right")
+        rows = {"model": metrics} | {
+            n: b[field] for n, b in report["baselines"].items() if field in b
+        }
+        for name, row in rows.items():
+            cells = [row.get(metric) for metric in metrics]
+            table.add_row(name, *("–" if c is None else f"{c:.4g}" for c in cells))
+        Console().print(table)

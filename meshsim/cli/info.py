@@ -1,0 +1,89 @@
+"""`meshsim info`: what is in a file, a store or a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def info(
+    path: Annotated[Path, typer.Argument(metavar="FILE|STORE|RUN", help="What to look into.")],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
+) -> None:
+    """Say what is in it: points, cells by type, fields with ranges, boundaries, times, bounds."""
+    from meshsim.cli.arguments import kind, print_json
+
+    what = kind(path)
+    if what == "run":
+        document = _run(path)
+    elif what == "store":
+        document = _store(path)
+    else:
+        from meshsim.inspect import describe
+        from meshsim.io import format_of, read
+
+        found = format_of(path)
+        document = describe(
+            read(path, trust=trust), file=str(path), format=found.name, reader=found.reader
+        )
+    if json:
+        print_json(document)
+    else:
+        _show(document)
+
+
+def _run(path: Path) -> dict[str, Any]:
+    import json
+
+    text = json.loads((path / "simulator.json").read_text())
+    return {"file": str(path), "format": "simulator", **text}
+
+
+def _store(path: Path) -> dict[str, Any]:
+    from meshsim.data import Store
+    from meshsim.inspect import describe
+
+    store = Store(path)
+    return {
+        "file": str(path),
+        "format": "store",
+        "samples": len(store.names),
+        "splits": {name: len(members) for name, members in store.splits.items()},
+        "schema": store.schema.to_dict() if store.schema else None,
+        "first": describe(store.sample(store.names[0]), file=store.names[0]) if store.names else {},
+    }
+
+
+def _show(document: dict[str, Any], indent: str = "") -> None:
+    for key, value in document.items():
+        if isinstance(value, dict) and value:
+            print(f"{indent}{key}:")
+            if {"shape", "dtype"} <= set(value):
+                print(f"{indent}  {_field(value)}")
+            elif all(isinstance(v, dict) and {"shape", "dtype"} <= set(v) for v in value.values()):
+                for name, field in value.items():
+                    print(f"{indent}  {name}: {_field(field)}")
+            else:
+                _show(value, indent + "  ")
+        elif isinstance(value, list) and len(value) > 8 and not isinstance(value[0], dict | list):
+            short = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in value[:3])
+            last = f"{value[-1]:.6g}" if isinstance(value[-1], float) else value[-1]
+            print(f"{indent}{key}: {short}, … {last} ({len(value)})")
+        elif value not in (None, {}, [], ""):
+            print(
+                f"{indent}{key}: {value:.6g}"
+                if isinstance(value, float)
+                else f"{indent}{key}: {value}"
+            )
+
+
+def _field(f: dict[str, Any]) -> str:
+    limits = f" from {_number(f['min'])} to {_number(f['max'])}" if f.get("min") is not None else ""
+    return f"{tuple(f['shape'])} {f['dtype']}{limits}"
+
+
+def _number(x: Any) -> str:
+    return "[" + ", ".join(_number(v) for v in x) + "]" if isinstance(x, list) else f"{x:.6g}"

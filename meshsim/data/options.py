@@ -1,0 +1,244 @@
+"""What `preprocess` can be told, and what it does to a mesh or a series that was read."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from meshsim.check import InputError, check_known, nearest, one_line
+from meshsim.data import splits
+from meshsim.data.frames import Cast, Picked, Stacked, stack
+from meshsim.data.schema import Schema
+from meshsim.mesh import Boundary, Mesh
+from meshsim.series import Frames, Series
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `preprocess`; keys of its configuration.
+
+    Arguments:
+        fields: which fields to keep, and under which names; None: all as they are. A list of
+            names, or {name: name in the file, or names to stack as components, or a table
+            {"from": …, "role": …, "components": …} as in a schema}.
+        splits: {split: fraction, or names and patterns, or "rest"}; None: what the folders say,
+            else 0.8 / 0.1 / 0.1 of train, valid, test.
+        seed: of the fractions.
+        branch: what to call the branch of a sample that has one.
+        branches: {branch: file pattern}: a folder with a file for each is one sample.
+        planar: read flat simulation meshes as two-dimensional.
+        trust: read files in this process instead of a guarded one.
+        dtype: "float32" or "float64" for floating-point fields; "": as they are.
+        frames: [first, end, step] of the times to keep; end 0: to the last.
+    """
+
+    fields: dict[str, tuple[str, ...]] | None = None
+    schema: Schema | None = None
+    splits: dict[str, Any] | None = None
+    seed: int = 0
+    branch: str = "mesh"
+    branches: dict[str, str] = field(default_factory=dict)
+    planar: bool = True
+    trust: bool = False
+    dtype: str = ""
+    frames: tuple[int, int, int] = (0, 0, 1)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "fields": (Mapping, list, tuple),
+    "splits": (Mapping,),
+    "seed": (int,),
+    "branch": (str,),
+    "branches": (Mapping,),
+    "planar": (bool,),
+    "trust": (bool,),
+    "dtype": (str,),
+    "frames": (list, tuple),
+}
+KEYS = tuple(_TYPES)
+
+
+def read_options(path: Path | str) -> dict[str, Any]:
+    """The checked configuration of a TOML file, as a plain table.
+
+    Raises:
+        InputError: the file is missing or no TOML, a key is unknown, a value is wrong.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not valid TOML: {one_line(error)}") from error
+    try:
+        check_options(table)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return table
+
+
+def check_options(config: Mapping[str, Any] | None) -> Options:
+    """The options of a configuration table.
+
+    Raises:
+        InputError: an unknown key (the nearest is named), a value of the wrong kind.
+
+    >>> check_options({"fields": {"velocity": ["vx", "vy"]}}).fields
+    {'velocity': ('vx', 'vy')}
+    """
+    table = dict(config or {})
+    for key, value in table.items():
+        check_known(key, KEYS, "key of the preprocessing configuration:")
+        wrong = isinstance(value, bool) and bool not in _TYPES[key]
+        if wrong or not isinstance(value, _TYPES[key]):
+            kinds = " or ".join(kind.__name__.lower() for kind in _TYPES[key])
+            raise InputError(f"`{key}`: expected {kinds}, got {value!r}")
+    fields, schema = _fields(table.pop("fields", None))
+    given = list(table.pop("frames", ()))
+    if any(not isinstance(n, int) or isinstance(n, bool) for n in given) or len(given) > 3:
+        raise InputError(f"`frames`: expected [first, end, step], got {given}")
+    first, end, step = given + [0, 0, 1][len(given) :]
+    if first < 0 or step < 1 or (end and end <= first):
+        raise InputError(f"`frames`: expected 0 ≤ first < end and step ≥ 1, got {given}")
+    for key, pattern in table.get("branches", {}).items():
+        if not isinstance(pattern, str):
+            raise InputError(f"`branches.{key}`: expected a file pattern, got {pattern!r}")
+    out = Options(fields, schema, frames=(first, end, step), **_plain(table))
+    if out.dtype not in ("", "float32", "float64"):
+        raise InputError(f"`dtype`: expected 'float32' or 'float64', got {out.dtype!r}")
+    if out.splits is not None:
+        # fractions and forms are checked now, patterns when the names are known
+        forms = {k: v for k, v in out.splits.items() if not isinstance(v, list | tuple)}
+        splits.split([], {k: v for k, v in forms.items() if not isinstance(v, str) or v == "rest"})
+    return out
+
+
+def _plain(table: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in table.items()
+    }
+
+
+def _fields(given: Any) -> tuple[dict[str, tuple[str, ...]] | None, Schema | None]:
+    if given is None:
+        return None, None
+    if not isinstance(given, Mapping):
+        given = {name: name for name in given}
+    sources: dict[str, tuple[str, ...]] = {}
+    tables: dict[str, dict[str, Any]] = {}
+    for name, entry in given.items():
+        origin = entry
+        if isinstance(entry, Mapping):
+            origin = entry.get("from", name)
+            tables[name] = {key: value for key, value in entry.items() if key != "from"}
+        origin = (origin,) if isinstance(origin, str) else origin
+        wrong = not isinstance(origin, Sequence) or not origin
+        if wrong or not all(isinstance(part, str) for part in origin):
+            raise InputError(f"`fields.{name}`: expected names of fields, got {entry!r}")
+        sources[name] = tuple(origin)
+    with_role = {name: entry for name, entry in tables.items() if entry}
+    return sources, Schema.from_dict(with_role) if with_role else None
+
+
+def apply(part: Mesh | Series, options: Options) -> Mesh | Series:
+    """A mesh or series with the fields, names, times and dtype that the options say.
+
+    Chosen fields that are not there are left out (see `check_chosen`); frames stay unread.
+    """
+    if isinstance(part, Mesh):
+        return _mesh(part, options)
+    first, *later = (_series(segment, options) for segment in part.segments)
+    return Series(
+        first.mesh, first.times, first.point_fields, first.cell_fields, first.points, tuple(later)
+    )
+
+
+def check_chosen(
+    branches: Mapping[str, Mesh | Series], parameters: Iterable[str], options: Options
+) -> None:
+    """Raise `InputError` unless each chosen field is a parameter or is in one of the branches."""
+    known = {*parameters}
+    held = [_names(part) for part in branches.values()]
+    for name, origin in (options.fields or {}).items():
+        if name not in known and not any(names.issuperset(origin) for names in held):
+            every = set().union(*held)
+            lacking = next((part for part in origin if part not in every), origin[0])
+            raise InputError(f"field {lacking!r} is missing: {nearest(lacking, every | known)}")
+
+
+def _names(part: Mesh | Series) -> set[str]:
+    if isinstance(part, Series):
+        frames = [{*s.point_fields, *s.cell_fields} for s in part.segments]
+        return set().union(*frames, *(_names(s.mesh) for s in part.segments))
+    on_boundaries = (key for b in part.boundaries.values() for key in b.fields)
+    return {*part.point_fields, *part.cell_fields, *part.global_fields, *on_boundaries}
+
+
+def _mesh(mesh: Mesh, options: Options) -> Mesh:
+    dtype = getattr(torch, options.dtype) if options.dtype else None
+
+    def cast(x: Tensor) -> Tensor:
+        return x.to(dtype) if dtype is not None and x.is_floating_point() else x
+
+    def chosen(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: cast(found[origin[0]] if len(origin) == 1 else stack([found[o] for o in origin]))
+            for name, origin in _where(found, options).items()
+        }
+
+    flattened = mesh.flattened
+    if options.fields is not None:
+        pairs = options.fields.items()
+        flattened = frozenset(n for n, o in pairs if len(o) == 1 and o[0] in mesh.flattened)
+    return mesh.replace(
+        point_fields=chosen(mesh.point_fields),
+        cell_fields=chosen(mesh.cell_fields),
+        global_fields=chosen(mesh.global_fields),
+        boundaries={
+            name: Boundary(b.faces, chosen(b.fields), b.kind) for name, b in mesh.boundaries.items()
+        },
+        flattened=flattened,
+    )
+
+
+def _series(series: Series, options: Options) -> Series:
+    first, end, step = options.frames
+    times = series.times[first : end or None : step]
+    if not len(times):
+        raise InputError(f"`frames`: {first} is past the last of {len(series)} times")
+
+    def picked(frames: Frames) -> Frames:
+        return frames if len(times) == len(series) else Picked(frames, first, step, len(times))
+
+    def chosen(found: Mapping[str, Frames]) -> dict[str, Frames]:
+        out: dict[str, Frames] = {}
+        for name, origin in _where(found, options).items():
+            parts = [picked(found[o]) for o in origin]
+            frames = parts[0] if len(parts) == 1 else Stacked(parts)
+            out[name] = Cast(frames, getattr(torch, options.dtype)) if options.dtype else frames
+        return out
+
+    return Series(
+        _mesh(series.mesh, options),
+        times,
+        chosen(series.point_fields),
+        chosen(series.cell_fields),
+        None if series.points is None else picked(series.points),
+    )
+
+
+def _where(found: Mapping[str, Any], options: Options) -> dict[str, tuple[str, ...]]:
+    """{name: origins} of those chosen fields whose every part is among `found`."""
+    if options.fields is None:
+        return {name: (name,) for name in found}
+    return {
+        name: origin
+        for name, origin in options.fields.items()
+        if all(part in found for part in origin)
+    }

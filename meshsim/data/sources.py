@@ -1,0 +1,247 @@
+"""Finding samples: files, globs, folders and case directories."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+from meshsim.check import InputError
+
+# what a search takes for meshes; other formats (.dat, .xml, …) have to be asked for
+_VTK = ("vtu", "vtk", "vtp", "vts", "vtr", "vti", "vtm", "pvd", "vtkhdf")
+_PARALLEL = ("pvtu", "pvtp", "pvts", "pvtr", "pvti")
+_SOLVERS = ("msh", "su2", "cgns", "med", "e", "exo", "ex2", "bdf", "nas", "inp", "openfoam")
+_SURFACES = ("stl", "obj", "ply", "off")
+SUFFIXES = frozenset([*_VTK, *_PARALLEL, *_SOLVERS, *_SURFACES, "xdmf", "npz"])
+# these files name others that belong to them
+_INDEXES = frozenset(["pvd", "vtm", "xdmf", *_PARALLEL])
+_REFERENCE = re.compile(rb"""(?:file|Source)\s*=\s*["']([^"'<>]+)["']|>\s*([^<>:\s]+\.h5):""")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One sample to be: its name, and the file or case folder of each branch.
+
+    Arguments:
+        name: of the sample.
+        path: what to call it in messages: the file, or the folder of several.
+        files: {branch: file or case folder}.
+        relative: `path` relative to the input folder, with slashes.
+        split: the split that the folder layout says, or "".
+    """
+
+    name: str
+    path: Path
+    files: tuple[tuple[str, Path], ...]
+    relative: str
+    split: str = ""
+
+    @property
+    def sidecar(self) -> Path | None:
+        """The file of parameters: `<stem>.json` beside it, or `parameters.json` in its folder."""
+        stem = self.path.resolve() if self.path.is_dir() else self.path.with_suffix("")
+        beside = stem.with_name(f"{stem.name}.json")
+        inside = self.path / "parameters.json"
+        return next((file for file in (beside, inside) if file.is_file()), None)
+
+
+def search(
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    branch: str = "mesh",
+    branches: Mapping[str, str] | None = None,
+) -> list[Source]:
+    """Every sample in files, globs, folders (searched in depth) and case directories, sorted.
+
+    A folder in PLAID's layout (`data/<split>/sample_*/meshes/*.cgns`) gives a sample a folder and
+    its splits. Files that a `.pvd` or another index names are parts of it, not samples.
+
+    Arguments:
+        sources: paths or patterns; "**" goes through folders.
+        branch: what to call the only branch.
+        branches: {branch: pattern}: every folder that has a file for each is one sample.
+
+    Raises:
+        InputError: a source that does not exist or holds nothing, two samples of one name.
+    """
+    out: list[Source] = []
+    for given in [sources] if isinstance(sources, str | os.PathLike) else sources:
+        text = os.fspath(given)
+        path = Path(text)
+        if path.exists():
+            root = path if path.is_dir() and not is_case(path) else path.parent
+            found = _search(path, root, branch, branches)
+        elif glob.has_magic(text):
+            matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+            # "runs/*.dat" says what it wants, "runs/*" does not
+            said = not glob.has_magic(Path(text).suffix or "*")
+            matches = [m for m in matches if m.is_dir() or said or _readable(m)]
+            fixed = Path(text)
+            while glob.has_magic(str(fixed)):
+                fixed = fixed.parent
+            if not matches:
+                raise InputError(f"{text}: no file fits")
+            found = [s for m in matches for s in _search(m, fixed, branch, branches)]
+        else:
+            raise InputError(f"{text}: no such file or folder")
+        if not found:
+            what = " and ".join(branches.values()) if branches else "mesh files"
+            raise InputError(f"{text}: no {what} in this folder")
+        out += found
+    first: dict[Path, Source] = {}
+    for source in out:
+        first.setdefault(source.path.resolve(), source)
+    return sorted(_unique(list(first.values())), key=lambda source: source.name)
+
+
+def is_case(folder: Path) -> bool:
+    """Whether a folder is an OpenFOAM case."""
+    return (folder / "constant" / "polyMesh").is_dir() or (
+        folder / "system" / "controlDict"
+    ).is_file()
+
+
+def source_files(source: Source) -> list[Path]:
+    """Every file that a sample is made of: the files, what they name, its parameters."""
+    out: dict[Path, None] = {}
+    for _, path in source.files:
+        if path.is_dir() or _suffix(path) == "openfoam":
+            out |= dict.fromkeys(_case_files(path if path.is_dir() else path.parent))
+        if not path.is_dir():
+            out |= dict.fromkeys([path, *_parts(path)])
+    if source.sidecar:
+        out[source.sidecar] = None
+    return list(out)
+
+
+def hash_files(files: Sequence[Path], root: Path) -> dict[str, str]:
+    """{path relative to root: sha256}.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    out = {}
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                out[_relative(file, root)] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"{file}: cannot read: {error.strerror}") from error
+    return out
+
+
+def _search(
+    path: Path, root: Path, branch: str, branches: Mapping[str, str] | None
+) -> list[Source]:
+    if branches:
+        folders = [path, *sorted(p for p in path.rglob("*") if p.is_dir())]
+        sets = ((folder, _matched(folder, branches)) for folder in folders)
+        return [_source(folder, root, files) for folder, files in sets if files]
+    if path.is_file() or is_case(path):
+        return [_plaid(path, root, branch) or _source(path, root, ((branch, path),))]
+    found: list[Path] = []
+    parts: set[Path] = set()
+    for place, inside, names in os.walk(path):
+        here = Path(place)
+        inside.sort()
+        if is_case(here):
+            found.append(here)
+            inside.clear()
+            continue
+        inside[:] = [name for name in inside if not name.startswith(".")]
+        for file in sorted(here / name for name in names if not name.startswith(".")):
+            if _readable(file):
+                found.append(file)
+                if _suffix(file) in _INDEXES:
+                    parts.update(p.resolve() for p in _parts(file))
+    kept = [p for p in found if p.resolve() not in parts]
+    return [_plaid(p, root, branch) or _source(p, root, ((branch, p),)) for p in kept]
+
+
+def _matched(folder: Path, branches: Mapping[str, str]) -> tuple[tuple[str, Path], ...]:
+    names = sorted(p.name for p in folder.iterdir())
+    out = []
+    for branch, pattern in branches.items():
+        fits = [name for name in names if fnmatch(name, pattern)]
+        if len(fits) > 1:
+            raise InputError(f"{folder}: several files fit branch {branch!r}: {', '.join(fits)}")
+        if fits:
+            out.append((branch, folder / fits[0]))
+    if out and len(out) < len(branches):
+        lacking = next(b for b in branches if b not in dict(out))
+        raise InputError(f"{folder}: no file fits branch {lacking!r} ({branches[lacking]})")
+    return tuple(out)
+
+
+def _plaid(file: Path, root: Path, branch: str) -> Source | None:
+    """The sample of a file `<split>/sample_000000000/meshes/mesh_000000000.cgns`."""
+    sample = file.parent.parent
+    if file.parent.name != "meshes" or not re.fullmatch(r"sample_\d+", sample.name):
+        return None
+    if len(list(file.parent.glob("mesh_*.cgns"))) > 1:
+        raise InputError(f"{sample}: a PLAID sample with several meshes is not supported yet")
+    split = sample.parent.name if sample.parent.parent.name == "data" else ""
+    relative = _relative(file, root)
+    return Source(sample.name, file, ((branch, file),), relative, split)
+
+
+def _source(path: Path, root: Path, files: tuple[tuple[str, Path], ...]) -> Source:
+    relative = _relative(path, root)
+    name = relative if path.is_dir() else str(Path(relative).with_suffix("").as_posix())
+    return Source(path.resolve().name if name == "." else name, path, files, relative)
+
+
+def _unique(found: list[Source]) -> list[Source]:
+    """Samples whose names clash get their file's suffix; an error where that does not help."""
+
+    clash = Counter(source.name for source in found)
+    out = [replace(s, name=s.name + s.path.suffix) if clash[s.name] > 1 else s for s in found]
+    clash = Counter(source.name for source in out)
+    for source in out:
+        if clash[source.name] > 1:
+            same = [str(s.path) for s in out if s.name == source.name]
+            raise InputError(f"two samples would be called {source.name!r}: {', '.join(same[:2])}")
+    return out
+
+
+def _readable(path: Path) -> bool:
+    return _suffix(path) in SUFFIXES
+
+
+def _suffix(path: Path) -> str:
+    from meshsim.io.formats import suffix_of
+
+    return suffix_of(path)
+
+
+def _case_files(case: Path) -> list[Path]:
+    """Mesh, control file and times of an OpenFOAM case; logs and scripts are left out."""
+    times = [p for p in case.iterdir() if p.is_dir() and re.fullmatch(r"[\d.eE+-]+", p.name)]
+    inside = [p for folder in (case / "constant", *times) for p in folder.rglob("*")]
+    return sorted(p for p in (*inside, case / "system" / "controlDict") if p.is_file())
+
+
+def _parts(index: Path, seen: frozenset[Path] = frozenset()) -> list[Path]:
+    """Files that a .pvd, .pvtu, .vtm or .xdmf names and that lie beside or below it."""
+    if _suffix(index) not in _INDEXES or index in seen:
+        return []
+    try:
+        text = index.read_bytes()
+    except OSError:
+        return []
+    names = sorted({os.path.normpath(os.fsdecode(a or b)) for a, b in _REFERENCE.findall(text)})
+    inside = [name for name in names if not os.path.isabs(name) and not name.startswith("..")]
+    seen |= {index}
+    found = [index.parent / name for name in inside if "\0" not in name]
+    found = [part for part in found if part not in seen and part.is_file()]
+    return [p for part in found for p in (part, *_parts(part, seen))]
+
+
+def _relative(path: Path, root: Path) -> str:
+    return Path(os.path.relpath(path, root)).as_posix()

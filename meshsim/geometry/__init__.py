@@ -1,0 +1,1 @@
+"""Pure functions of tensors: cell tables, topology, measures, quality. No Mesh in here."""

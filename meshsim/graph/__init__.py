@@ -1,0 +1,28 @@
+"""Graphs of meshes, as torch_geometric data. The one package that loads torch_geometric."""
+
+from meshsim.graph.cells import cell_graph
+from meshsim.graph.mesh_graph import (
+    MeshGraph,
+    NodeType,
+    batch,
+    from_points,
+    rowptr,
+    to_points,
+    unbatch,
+)
+from meshsim.graph.nodes import guess_node_type, node_graph
+from meshsim.graph.periodic import Periodic
+
+__all__ = [
+    "MeshGraph",
+    "NodeType",
+    "Periodic",
+    "batch",
+    "cell_graph",
+    "from_points",
+    "guess_node_type",
+    "node_graph",
+    "rowptr",
+    "to_points",
+    "unbatch",
+]

@@ -1,0 +1,151 @@
+"""Geometry features of mesh points, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
+
+import torch
+from jaxtyping import Float
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from meshsim.check import InputError, check_known
+from meshsim.geometry import measure
+from meshsim.graph.mesh_graph import NodeType
+from meshsim.graph.nodes import guess_node_type
+from meshsim.mesh import Mesh
+
+# Columns of each feature; 0 stands for D, the dimension of space.
+FEATURE_WIDTH = MappingProxyType(
+    {
+        "position": 0,
+        "box_position": 0,
+        "box_size": 0,
+        "normal": 0,
+        "curvature": 1,
+        "log_measure": 1,
+        "wall_distance": 1,
+    }
+)
+
+
+def point_features(mesh: Mesh, names: Sequence[str]) -> Float[Tensor, "N F"]:
+    """Geometry features of a mesh's points, side by side.
+
+    position: x. box_position: x within the bounding box, −1 to 1 along each axis. box_size: the
+    box's sides. normal: on surfaces in 3-D the unit normal; elsewhere the unit outward normal of
+    the boundary, 0 inside. curvature: mean curvature of a surface in 3-D from the umbrella
+    vector, 1/R on a sphere of radius R with outward normals (within a tenth on uneven
+    triangles). log_measure: log of the point's
+    share of the mesh. wall_distance: to the nearest point on a boundary that is a wall, obstacle
+    or airfoil by its name (on any boundary if none is); "wall_distance:NAME" for a given one.
+
+    Arguments:
+        mesh: any mesh.
+        names: of features, in the order of the columns.
+
+    Returns:
+        (N, F), F the sum of `FEATURE_WIDTH`.
+
+    Raises:
+        InputError: an unknown feature, or one that this mesh cannot have.
+
+    >>> mesh = Mesh([[0., 0.], [2., 0.], [0., 1.]], {"triangle": [[0, 1, 2]]})
+    >>> point_features(mesh, ["box_position", "wall_distance"])[1]
+    tensor([ 1., -1., 0.], dtype=torch.float64)
+    """
+    columns = [mesh.points[:, :0]]
+    for name in names:
+        kind, _, argument = name.partition(":")
+        if argument and kind != "wall_distance":
+            raise InputError(f"feature {name!r}: only wall_distance takes a boundary's name")
+        check_known(kind, FEATURE_WIDTH, "feature")
+        values = _wall_distance(mesh, argument) if kind == "wall_distance" else _MADE[kind](mesh)
+        columns.append(values.to(mesh.points.dtype))
+    return torch.cat(columns, 1)
+
+
+def _box(mesh: Mesh) -> tuple[Tensor, Tensor]:
+    low, high = mesh.points.amin(0), mesh.points.amax(0)
+    return low, high - low  # (D,) each
+
+
+def _box_position(mesh: Mesh) -> Tensor:
+    low, size = _box(mesh)
+    return 2 * (mesh.points - low - size / 2) / size.masked_fill(size == 0, 1.0)
+
+
+def _box_size(mesh: Mesh) -> Tensor:
+    return _box(mesh)[1].expand(mesh.n_points, -1)
+
+
+def _unit(x: Tensor) -> Tensor:
+    length = x.norm(dim=1, keepdim=True)
+    return x / length.masked_fill(length == 0, 1.0)
+
+
+def _normal(mesh: Mesh) -> Tensor:
+    if mesh.cell_dim == 2 and mesh.dim == 3:
+        return measure.point_normals(mesh.points, mesh.cells)
+    if mesh.cell_dim != mesh.dim:
+        raise InputError(f"feature 'normal': {mesh.cell_dim}-D cells in {mesh.dim}-D have none")
+    faces = mesh.faces
+    outside = (faces.neighbour < 0).nonzero().squeeze(1)
+    out = torch.zeros_like(mesh.points)
+    for offsets, nodes in ((faces.offsets, faces.nodes), (faces.mid_offsets, faces.mid_nodes)):
+        face = torch.repeat_interleave(offsets.diff())
+        on = torch.isin(face, outside)
+        out = out.index_add(0, nodes[on], faces.area[face[on]])
+    return _unit(out)
+
+
+def _curvature(mesh: Mesh) -> Tensor:
+    if mesh.cell_dim != 2 or mesh.dim != 3:
+        raise InputError("feature 'curvature': needs a surface, 2-D cells in 3-D")
+    normal = measure.point_normals(mesh.points, mesh.cells)
+    i, j = torch.cat([mesh.edges, mesh.edges.flip(1)]).unbind(1)
+    away = mesh.points[j] - mesh.points[i]  # (E, D)
+    # A circle of radius R falls off its tangent by h² / 2R at distance h.
+    fall = -(away * normal[i]).sum(1)
+    zero = mesh.points.new_zeros(mesh.n_points)
+    total, square = (zero.index_add(0, i, v) for v in (fall, away.square().sum(1)))
+    return (2 * total / square.masked_fill(square == 0, 1.0))[:, None]
+
+
+def _log_measure(mesh: Mesh) -> Tensor:
+    size = measure.point_measures(mesh.points, mesh.cells)
+    some = size[size > 0]
+    floor = float(some.min()) if len(some) else 1.0  # points of no cell are as the smallest
+    return size.clamp_min(floor).log()[:, None]
+
+
+def _wall_distance(mesh: Mesh, name: str) -> Tensor:
+    walls = (NodeType.WALL, NodeType.OBSTACLE, NodeType.AIRFOIL)
+    if name:
+        check_known(name, mesh.boundaries, "boundary")
+        names = [name]
+    else:
+        kinds = {k: guess_node_type(k, b.kind) for k, b in mesh.boundaries.items()}
+        names = [k for k, kind in kinds.items() if kind in walls] or list(kinds)
+    if names:
+        on = torch.cat([mesh.boundary_points(k) for k in names])
+    else:
+        faces = mesh.faces
+        face = torch.repeat_interleave(faces.offsets.diff())
+        on = faces.nodes[faces.neighbour[face] < 0]
+    if len(on) == 0:
+        raise InputError("feature 'wall_distance': the mesh has no boundary")
+    points = mesh.points.cpu().double().numpy()
+    distance, _ = cKDTree(points[on.cpu().numpy()]).query(points)
+    return torch.from_numpy(distance)[:, None].to(mesh.points)
+
+
+_MADE: dict[str, Callable[[Mesh], Tensor]] = {
+    "position": lambda mesh: mesh.points,
+    "box_position": _box_position,
+    "box_size": _box_size,
+    "normal": _normal,
+    "curvature": _curvature,
+    "log_measure": _log_measure,
+}

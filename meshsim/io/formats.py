@@ -1,0 +1,197 @@
+"""Which format a file has: by its content first, by its name where the content does not say."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from meshsim.check import InputError, nearest
+from meshsim.io.raw import OPENERS, unpacked
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    Arguments:
+        name: what users call it, also its usual suffix.
+        reader: the library that reads it ("meshsim" for our own readers).
+        module: the module of `meshsim.io.raw`.
+        options: what that module's `read` needs to know.
+        surface: a format of surfaces, never read as planar (DESIGN §3, Dimension).
+    """
+
+    name: str
+    reader: str
+    module: str
+    options: dict[str, Any] = field(default_factory=dict)
+    surface: bool = False
+
+
+FORMATS: dict[str, Format] = {
+    "npz": Format("npz", "meshsim", "npz"),
+    "pvd": Format("pvd", "vtk", "pvd"),
+    "vtk": Format("vtk", "vtk", "vtk", {"kind": "legacy"}),
+    "vtkhdf": Format("vtkhdf", "vtk", "vtk", {"kind": "vtkhdf"}),
+    "msh": Format("msh", "meshsim", "gmsh"),
+    "su2": Format("su2", "meshsim", "su2"),
+    "cgns": Format("cgns", "meshsim", "cgns"),
+    "xdmf": Format("xdmf", "meshsim", "xdmf"),
+    "openfoam": Format("openfoam", "meshsim", "foam"),
+    "stl": Format("stl", "meshsim", "surfaces", {"kind": "stl"}, surface=True),
+    "obj": Format("obj", "meshsim", "surfaces", {"kind": "obj"}, surface=True),
+    "off": Format("off", "meshsim", "surfaces", {"kind": "off"}, surface=True),
+    "ply": Format("ply", "meshsim", "ply", surface=True),
+}
+XML = {
+    "vtu": "UnstructuredGrid",
+    "vtp": "PolyData",
+    "vts": "StructuredGrid",
+    "vtr": "RectilinearGrid",
+    "vti": "ImageData",
+    "pvtu": "PUnstructuredGrid",
+    "pvtp": "PPolyData",
+    "pvts": "PStructuredGrid",
+    "pvtr": "PRectilinearGrid",
+    "pvti": "PImageData",
+    "vtm": "vtkMultiBlockDataSet",
+}
+FORMATS |= {name: Format(name, "vtk", "vtk", {"kind": kind}) for name, kind in XML.items()}
+MESHIO = {
+    "inp": "abaqus", "bdf": "nastran", "fem": "nastran", "nas": "nastran", "med": "med",
+    "mesh": "medit", "meshb": "medit", "avs": "avsucd", "e": "exodus", "exo": "exodus",
+    "ex2": "exodus", "f3grid": "flac3d", "ugrid": "ugrid", "node": "tetgen", "ele": "tetgen",
+    "mdpa": "mdpa", "dat": "tecplot", "post": "permas", "xml": "dolfin-xml", "hmf": "hmf",
+}  # fmt: skip
+FORMATS |= {name: Format(name, "meshio", "other", {"kind": kind}) for name, kind in MESHIO.items()}
+ALIASES = {"xmf": "xdmf", "gmsh": "msh", "foam": "openfoam", "vtmb": "vtm", "stla": "stl",
+           "stlb": "stl", "vtkhdf5": "vtkhdf"}  # fmt: skip
+
+
+def format_of(path: str | Path) -> Format:
+    """The format of a file or case folder.
+
+    Arguments:
+        path: an existing file or folder.
+
+    Raises:
+        InputError: it does not exist, is empty, or is of no known format.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return _folder(path)
+        head = _head(path)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    except (EOFError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: cannot be unpacked ({error})") from error
+    name = _sniff(path, head)
+    if not head and name != "openfoam":
+        raise InputError(f"{path}: the file is empty (0 bytes)")
+    if name is None:
+        name = suffix_of(path)
+    if name not in FORMATS:
+        known = [n for n in FORMATS if n not in MESHIO]
+        raise InputError(f"{path}: of no known format; {nearest(name, known)}")
+    return FORMATS[name]
+
+
+def suffix_of(path: str | Path) -> str:
+    """The suffix that says the format, without dot and packing: "obj" for car.obj.gz.
+
+    >>> suffix_of("car.obj.gz"), suffix_of("a.xmf")
+    ('obj', 'xdmf')
+    """
+    names = [s.lower().lstrip(".") for s in Path(path).suffixes]
+    while names and names[-1] in ("gz", "xz", "bz2"):
+        names.pop()
+    last = names[-1] if names else ""
+    return ALIASES.get(last, last)
+
+
+def case_folder(path: Path) -> Path:
+    """The folder of an OpenFOAM case, given itself, its .foam file or its controlDict."""
+    if path.is_dir():
+        return path
+    return path.parent.parent if path.parent.name == "system" else path.parent
+
+
+def _folder(path: Path) -> Format:
+    # a folder without a mesh is still a case, so that the message can say what it lacks
+    signs = ("constant/polyMesh", "system/controlDict", "processor0", "constant")
+    if any((path / sign).exists() for sign in signs) or any(path.glob("*/polyMesh")):
+        return FORMATS["openfoam"]
+    raise InputError(
+        f"{path}: is a folder, but no OpenFOAM case (no constant/polyMesh, no system/controlDict)"
+    )
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if any(start.startswith(magic) for magic in OPENERS):
+        with unpacked(str(path)) as packed:
+            return packed.read(4096)
+    with open(path, "rb") as file:
+        return file.read(4096)
+
+
+def _sniff(path: Path, head: bytes) -> str | None:
+    """A format by the first bytes of a file; None where they do not say."""
+    suffix = suffix_of(path)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if suffix == "openfoam" or (path.name == "controlDict" and b"FoamFile" in head):
+        return "openfoam"
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return _hdf(path, suffix)
+    if b"ADF Database Version" in head[:64]:
+        return "cgns"
+    if head.startswith(b"PK\x03\x04"):
+        return "npz" if _is_npz(path) else None
+    if text.startswith((b"<?xml", b"<VTKFile", b"<Xdmf", b"<!DOCTYPE Xdmf", b"<!--")):
+        found = re.search(rb'<VTKFile[^>]*\btype="(\w+)"', head)
+        if found:
+            kinds = {kind: name for name, kind in XML.items()} | {"Collection": "pvd"}
+            kind = found[1].decode()
+            if kind not in kinds:
+                raise InputError(f"{path}: VTK files of type {kind} are not supported")
+            return kinds[kind]
+        return "xdmf" if b"<Xdmf" in head else None
+    if text.startswith(b"# vtk DataFile"):
+        return "vtk"
+    if re.match(rb"\$(MeshFormat|NOD|PhysicalNames|Comments|Nodes)\b", text):
+        return "msh"
+    if re.match(rb"ply\s*\r?\n", head):
+        return "ply"
+    if re.match(rb"(ST)?C?N?4?n?OFF(?![A-Za-z])", text):
+        return "off"
+    if re.search(rb"^\s*(NDIME|NZONE)\s*=", head, re.M):
+        return "su2"
+    if text.startswith(b"solid") and re.search(rb"\bfacet\s+normal\b|\bendsolid\b", head):
+        return "stl"
+    return None
+
+
+def _hdf(path: Path, suffix: str) -> str | None:
+    """HDF5 holds many formats: ask the root group's members, without opening a hostile file."""
+    if suffix in ("cgns", "vtkhdf", "med", "hmf", "e", "exo", "ex2"):
+        return suffix
+    with open(path, "rb") as file:
+        start = file.read(1 << 16)
+    if b"CGNSLibraryVersion" in start:
+        return "cgns"
+    if b"VTKHDF" in start:
+        return "vtkhdf"
+    return None
+
+
+def _is_npz(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as file:
+            return any(name.endswith(".npy") for name in file.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise InputError(f"{path}: a damaged zip archive ({error})") from error

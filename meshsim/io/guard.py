@@ -1,0 +1,175 @@
+"""The parent's side of reading: asks a guarded child, and outlives whatever a file does to it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from meshsim.check import InputError, one_line
+from meshsim.io import child, wire
+
+SECONDS = 120.0  # for any file, and one second more for each of its
+BYTES_A_SECOND = 1 << 20
+
+
+class Crash(Exception):
+    """The child ended, or took too long; the text says which."""
+
+
+class Worker:
+    """A child process that reads files, one request after another."""
+
+    def __init__(self, memory: int):
+        root = str(Path(__file__).resolve().parents[2])
+        places = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.memory = memory
+        self.pid = os.getpid()
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "meshsim.io.child", str(memory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"},
+        )
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        """The child's answer.
+
+        Raises:
+            Crash: it ended or took longer than `request["seconds"]`.
+            BrokenPipeError: it had ended before.
+        """
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        self.process.stdin.flush()
+        fd = self.process.stdout.fileno()
+        until = time.monotonic() + request["seconds"]
+
+        def fill(view: memoryview) -> None:
+            while view:
+                left = until - time.monotonic()
+                if left <= 0 or not select.select([fd], [], [], left)[0]:
+                    raise Crash(f"reading it took longer than {request['seconds']:.0f} s")
+                n = os.readv(fd, [view])
+                if n == 0:
+                    self._raise_end()
+                view = view[n:]
+
+        try:
+            return wire.decode(fill, self.memory)
+        except ValueError as error:
+            raise Crash(f"its reader answered nonsense ({error})") from error
+
+    def _raise_end(self) -> NoReturn:
+        try:
+            code = self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            code = 0
+        if code == 0:  # it ended while idle, just as we asked
+            raise BrokenPipeError
+        if code > 0:
+            raise Crash(f"it ended its reader (exit code {code})")
+        name = signal.Signals(-code).name
+        if name in ("SIGXCPU", "SIGKILL"):
+            raise Crash(f"reading it took too long or too much memory ({name})")
+        raise Crash(f"it crashed its reader ({name})")
+
+    def close(self) -> None:
+        """End the child."""
+        if self.pid != os.getpid():
+            return  # after a fork the child is another process's
+        self.process.kill()
+        with contextlib.suppress(Exception):
+            self.process.wait(5)
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(Exception):
+                if pipe is not None:
+                    pipe.close()
+
+
+_lock = threading.Lock()
+_worker: Worker | None = None
+
+
+def close() -> None:
+    """End the child that is waiting for requests, if there is one."""
+    global _worker
+    if _worker is not None:
+        _worker.close()
+        _worker = None
+
+
+atexit.register(close)
+
+
+def _after_fork() -> None:
+    global _worker, _lock
+    _worker, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def memory_limit() -> int:
+    """Bytes of address space that a reader may use: three quarters of the machine's memory."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        total = 8 << 30
+    return max(2 << 30, total * 3 // 4)
+
+
+def fetch(reader: str, path: Path, options: dict[str, Any], trust: bool = False) -> Any:
+    """The tree that a raw reader makes of a file.
+
+    Arguments:
+        reader: a module of `meshsim.io.raw`.
+        trust: read in this process, without limits.
+
+    Raises:
+        InputError: the file cannot be read; one line that names it.
+    """
+    request = {"reader": reader, "path": str(path), "options": options, "seconds": 0.0}
+    if trust:
+        found = child.answer(request)
+    else:
+        size = path.stat().st_size if path.is_file() else 0
+        request["seconds"] = SECONDS + size / BYTES_A_SECOND
+        with _lock:
+            try:
+                found = _ask(request)
+            except Crash as error:
+                raise InputError(f"{path}: {error}") from None
+    if "error" in found:
+        raise InputError(f"{path}: {one_line(found['error'] or 'cannot be read')}")
+    return found["tree"]
+
+
+def _ask(request: dict[str, Any]) -> Any:
+    global _worker
+    for attempt in (1, 2):
+        if _worker is None:
+            _worker = Worker(memory_limit())
+        try:
+            return _worker.ask(request)
+        except BrokenPipeError:
+            # it had ended while idle: once more with a fresh one
+            close()
+            if attempt == 2:
+                raise Crash("its reader could not be started") from None
+        except BaseException:
+            # half an answer may be in the pipe (Ctrl-C, a time limit): this child is of no use
+            close()
+            raise
+    raise AssertionError

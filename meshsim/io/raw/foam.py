@@ -1,0 +1,348 @@
+"""OpenFOAM cases: polyMesh with its patches and zones, fields at each time."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import numpy as np
+
+from meshsim.io.raw import Tree, check_indices, expect
+from meshsim.io.raw.foam_cells import cells
+from meshsim.io.raw.foam_file import COMPONENTS, File, load, uniform
+
+VOLUME = re.compile(r"vol(Scalar|Vector|SymmTensor|Tensor|SphericalTensor)Field(::Internal)?$")
+POINT = re.compile(r"point(Scalar|Vector|SymmTensor|Tensor|SphericalTensor)Field$")
+
+
+def read(path: str, options: Tree) -> Tree:
+    """A case folder as a tree.
+
+    Arguments:
+        options: {"step": name of a time folder} reads the fields at that time;
+            {"time": name} reads mesh and fields, with the values on patches, at that time.
+    """
+    case = Case(path)
+    if "step" in options:
+        return case.frame(options["step"], patches=False)
+    if "time" in options:
+        return case.mesh(options["time"])
+    return case.series()
+
+
+def find(folder: str, name: str) -> str | None:
+    """A file of the case, perhaps compressed."""
+    for path in (os.path.join(folder, name), os.path.join(folder, name + ".gz")):
+        if os.path.isfile(path):
+            return path
+    return None
+
+
+def _opened(path: str) -> File:
+    try:
+        return load(path)
+    except Exception as error:
+        raise ValueError(f"{os.path.basename(path)}: {error}") from error
+
+
+class Case:
+    """A case folder: its times, and where mesh and points of each time are."""
+
+    def __init__(self, path: str):
+        self.path = path
+        found = []
+        for name in os.listdir(path):
+            if re.fullmatch(r"\d+(\.\d+)?([eE][-+]?\d+)?", name) and os.path.isdir(
+                os.path.join(path, name)
+            ):
+                found.append((float(name), name))
+        found.sort()
+        self.times = [(t, name) for i, (t, name) in enumerate(found) if i == 0 or
+                      t > found[i - 1][0]]  # fmt: skip
+        self._cells: dict[str, int] = {}
+
+    def instance(self, time: str | None, what: str) -> str | None:
+        """The newest file of the mesh (points, faces …) at or before a time."""
+        names = [name for t, name in self.times if time is None or t <= float(time)]
+        for name in [*reversed(names), "constant"]:
+            found = find(os.path.join(self.path, name, "polyMesh"), what)
+            if found:
+                return found
+        if time is not None and what == "points":
+            # points only of a later time: better than nothing
+            for _, name in self.times:
+                found = find(os.path.join(self.path, name, "polyMesh"), what)
+                if found:
+                    return found
+        return None
+
+    def need(self, time: str | None, what: str) -> File:
+        """A file of the mesh that must be there."""
+        found = self.instance(time, what)
+        if found is None:
+            constant = os.path.join(self.path, "constant")
+            regions = [
+                name
+                for name in sorted(os.listdir(constant) if os.path.isdir(constant) else [])
+                if os.path.isdir(os.path.join(constant, name, "polyMesh"))
+            ]
+            hint = f"; it has regions {', '.join(regions)}: not supported yet" if regions else ""
+            split = not regions and os.path.isdir(os.path.join(self.path, "processor0"))
+            hint = "; the case is decomposed: run reconstructPar first" if split else hint
+            raise ValueError(f"polyMesh/{what} is not there{hint}")
+        return _opened(found)
+
+    def points(self, time: str | None) -> np.ndarray:
+        """(N, 3) at a time."""
+        out = self.need(time, "points").numbers("f", 3)
+        return out.reshape(-1, 3)
+
+    def mesh(self, time: str | None, fields: bool = True) -> Tree:
+        """The mesh at a time as a tree, with the fields of that time."""
+        points = self.points(time)
+        nodes, offsets = self._named("faces", time).faces()
+        owner = self._named("owner", time).numbers("i")
+        neighbour = self._named("neighbour", time).numbers("i")
+        n_faces, n_internal = len(offsets) - 1, len(neighbour)
+        expect(len(owner) == n_faces, f"owner has {len(owner)} entries (expected {n_faces})")
+        expect(n_internal <= n_faces, "neighbour is longer than owner")
+        check_indices(nodes, len(points), "faces")
+        n_cells = int(max(owner.max(initial=-1), neighbour.max(initial=-1))) + 1
+        expect(n_cells > 0, "the mesh has no cells")
+        expect(n_cells <= n_faces, f"owner names cell {n_cells - 1} ({n_faces} faces)")
+        expect(min(owner.min(), neighbour.min(initial=0)) >= 0, "owner names a negative cell")
+        out: Tree = {
+            "points": points,
+            "blocks": cells(nodes, offsets, owner, neighbour, n_cells),
+            "point_fields": {},
+            "cell_fields": {},
+            "boundaries": {},
+            "groups": self._zones(time, n_cells),
+            "notes": [],
+        }
+        for name, patch in self._patches(time).items():
+            a, n = patch["start"], patch["n"]
+            expect(n_internal <= a <= a + n <= n_faces, f"patch {name!r} is outside the faces")
+            if n:
+                rows = slice(offsets[a], offsets[a + n])
+                sizes = np.diff(offsets)[a : a + n]
+                out["boundaries"][name] = {"sizes": sizes, "nodes": nodes[rows],
+                                           "kind": patch["type"], "fields": {}}  # fmt: skip
+            if patch["type"] == "empty" and n:
+                out["notes"].append(
+                    f"patch {name!r} is of type empty: a two-dimensional case, one cell thick"
+                )
+        if time is not None and fields:
+            frame = self.frame(time, True, n_cells, len(points))
+            for place in ("point_fields", "cell_fields"):
+                out[place] = frame[place]
+            out["notes"] += frame["notes"]
+            for name, values in frame["patch_fields"].items():
+                if name in out["boundaries"]:
+                    n = len(out["boundaries"][name]["sizes"])
+                    out["boundaries"][name]["fields"] = {
+                        key: np.broadcast_to(v, (n, *v.shape[1:])).copy() if len(v) == 1 else v
+                        for key, v in values.items()
+                        if len(v) in (1, n)
+                    }
+        return out
+
+    def _named(self, what: str, time: str | None) -> File:
+        # faces, owner and neighbour belong together: of the time that has the newest faces
+        faces = self.instance(time, "faces")
+        if what != "faces" and faces is not None:
+            found = find(os.path.dirname(faces), what)
+            if found is not None:
+                return _opened(found)
+        return self.need(time, what)
+
+    def _patches(self, time: str | None) -> dict[str, Tree]:
+        file = self._named("boundary", time)
+        file.count()
+        file.skip(b"(")
+        out = {}
+        while file.peek() != b")":
+            name = file.word().strip('"')
+            file.skip(b"{")
+            entries = file.dictionary(True)
+            try:
+                n, start = int(entries["nFaces"]), int(entries["startFace"])
+            except (KeyError, TypeError, ValueError):
+                raise ValueError(f"boundary: patch {name!r} has no nFaces, startFace") from None
+            expect(n >= 0 and start >= 0, f"boundary: patch {name!r} has negative numbers")
+            out[name] = {"n": n, "start": start, "type": str(entries.get("type", ""))}
+        return out
+
+    def _zones(self, time: str | None, n_cells: int) -> Tree:
+        found = self.instance(time, "cellZones")
+        if found is None:
+            return {}
+        out: Tree = {}
+        try:
+            file = load(found)
+            n = file.count()
+            if n == 0:
+                return {}
+            file.skip(b"(")
+            while file.peek() not in (b")", b""):
+                name = file.word().strip('"')
+                file.skip(b"{")
+                while file.peek() != b"}":
+                    key = file.word()
+                    if key == "cellLabels":
+                        if file.peek() == b"L":
+                            file.word()
+                        labels = file.numbers("i")
+                        check_indices(labels, n_cells, f"cellZone {name}")
+                        out[name] = {"cells": labels}
+                        if file.peek() == b";":
+                            file.at += 1
+                    else:
+                        file.value()
+                file.at += 1
+        except ValueError as error:
+            raise ValueError(f"cellZones: {error}") from error
+        return out
+
+    def series(self) -> Tree:
+        """The case: one mesh with all times, later segments where the topology changes."""
+        if not self.times:
+            return self.mesh(None)
+        if len(self.times) == 1:
+            return self.mesh(self.times[0][1])
+        keys = [(self.instance(name, "faces"), name) for _, name in self.times]
+        starts = [i for i, key in enumerate(keys) if i == 0 or key[0] != keys[i - 1][0]]
+        trees = []
+        for a, b in zip(starts, [*starts[1:], len(keys)], strict=True):
+            names = [name for _, name in self.times[a:b]]
+            tree = self.mesh(names[0], fields=False)
+            frames = self._common(names)
+            tree["times"], tree["steps"] = [t for t, _ in self.times[a:b]], names
+            moves = len({self.instance(name, "points") for name in names}) > 1
+            tree["frames"] = {**frames, "points": moves}
+            tree["notes"].append("values on the patches are read with a single time")
+            tree["notes"] += self._partly(names, frames)
+            trees.append(tree)
+        return trees[0] | {"later": trees[1:]}
+
+    def _common(self, names: list[str]) -> Tree:
+        """The fields that every time has; those of a first time (0) alone may be fewer or more."""
+        every: dict[str, list[set[str]]] = {"point": [], "cell": []}
+        for name in names:
+            here: dict[str, set[str]] = {"point": set(), "cell": set()}
+            for field, kind in self._fields(name):
+                here[kind].add(field)
+            for place in every:
+                every[place].append(here[place])
+        return {place: sorted(set.intersection(*sets)) for place, sets in every.items()}
+
+    def _partly(self, names: list[str], frames: Tree) -> list[str]:
+        every = {field for name in names for field, _ in self._fields(name)}
+        rest = sorted(every - set(frames["point"]) - set(frames["cell"]))
+        return [f"not given at every time, so left out: {', '.join(rest)}"] if rest else []
+
+    def _fields(self, time: str) -> list[tuple[str, str]]:
+        """(name, "cell" or "point") of the fields of a time, by the headers of its files."""
+        out = []
+        folder = os.path.join(self.path, time)
+        for entry in sorted(os.listdir(folder)):
+            if not os.path.isfile(os.path.join(folder, entry)):
+                continue
+            kind = _class(os.path.join(folder, entry))
+            name = entry.removesuffix(".gz")
+            if VOLUME.match(kind):
+                out.append((name, "cell"))
+            elif POINT.match(kind):
+                out.append((name, "point"))
+        return out
+
+    def frame(
+        self, time: str, patches: bool, n_cells: int | None = None, n_points: int | None = None
+    ) -> Tree:
+        """The fields of a time: {"cell_fields", "point_fields", "patch_fields", "points"?}."""
+        out: Tree = {"cell_fields": {}, "point_fields": {}, "patch_fields": {}, "notes": []}
+        expect(os.path.isdir(os.path.join(self.path, time)), f"time {time} is not there")
+        if n_cells is None:
+            n_cells, n_points = self._sizes(time)
+            out["points"] = self.points(time)
+        for name, kind in self._fields(time):
+            path = find(os.path.join(self.path, time), name)
+            try:
+                file = load(str(path))
+                entries = file.dictionary()
+                inside = _value(entries.get("internalField", entries.get("value")), entries)
+                if inside is None:
+                    out["notes"].append(f"{time}/{name}: its values could not be read (macros?)")
+                    continue
+                n = n_cells if kind == "cell" else n_points
+                if len(inside) not in (1, n):
+                    out["notes"].append(f"{time}/{name}: {len(inside)} values, not {n}: left out")
+                    continue
+                out[f"{kind}_fields"][name] = _rows(inside, n, file)  # type: ignore[arg-type]
+            except Exception as error:
+                raise ValueError(f"{time}/{name}: {error}") from error
+            for patch, found in (entries.get("boundaryField") or {}).items():
+                if patches and isinstance(found, dict):
+                    values = _value(found.get("value"), entries)
+                    if values is not None:
+                        out["patch_fields"].setdefault(patch, {})[name] = values
+        return out
+
+    def _sizes(self, time: str) -> tuple[int, int]:
+        """Cells and points, from the note in the header of owner where it is."""
+        owner = self._named("owner", time)
+        note = owner.header.get("note", "")
+        found = re.search(r"nPoints:\s*(\d+)\s+nCells:\s*(\d+)", note)
+        if found:
+            return int(found[2]), int(found[1])
+        cells = owner.numbers("i")
+        neighbour = self._named("neighbour", time).numbers("i")
+        n = int(max(cells.max(initial=-1), neighbour.max(initial=-1))) + 1
+        return n, len(self.points(time))
+
+
+def _class(path: str) -> str:
+    """The class that a file's header names, or ""."""
+    import gzip
+
+    try:
+        with open(path, "rb") as raw:
+            head = raw.read(4096)
+        if head[:2] == b"\x1f\x8b":
+            with gzip.open(path, "rb") as packed:
+                head = packed.read(4096)
+    except OSError:
+        return ""
+    found = re.search(rb"FoamFile\s*\{.*?\bclass\s+([\w:]+)\s*;", head, re.S)
+    return found[1].decode() if found else ""
+
+
+def _value(entry: Any, entries: Tree) -> np.ndarray | None:
+    """The values of an entry: (n, …), or (1, …) for uniform ones."""
+    for _ in range(5):
+        if isinstance(entry, str) and entry.startswith("$"):
+            entry = entries.get(entry[1:].strip("{}"))
+    if isinstance(entry, np.ndarray):
+        return entry
+    if isinstance(entry, str) and "$" in entry:
+        for word in re.findall(r"\$\{?(\w+)\}?", entry):
+            entry = re.sub(rf"\$\{{?{word}\}}?", str(entries.get(word, "")), entry)
+    value = uniform(entry)
+    if value is None:
+        return None
+    return value if len(value) == 1 else value[None]
+
+
+def _rows(values: np.ndarray, n: int, file: File) -> np.ndarray:
+    kind = file.header.get("class", "")
+    found = VOLUME.match(kind) or POINT.match(kind)
+    assert found is not None
+    width = COMPONENTS[found[1][0].lower() + found[1][1:]]
+    expect(
+        (values.shape[1] if values.ndim == 2 else 1) == width,
+        f"{kind} with {values.shape[-1]} components",
+    )
+    if len(values) == 1 and n != 1:
+        return np.broadcast_to(values, (n, *values.shape[1:])).copy()
+    return values

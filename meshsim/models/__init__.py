@@ -1,0 +1,5 @@
+"""Architectures, one file each."""
+
+from meshsim.models.meshgraphnet import MeshGraphNet
+
+__all__ = ["MeshGraphNet"]

@@ -1,0 +1,297 @@
+"""Reductions over consecutive rows: segment i is the rows `rowptr[i]:rowptr[i + 1]`.
+
+Every result has the same bits on every run and every number of threads: a segment is summed in
+the order of its rows, with float32 accumulation for bfloat16 and float16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from meshsim.check import InputError
+
+_NAMES = ("sum", "mean", "max", "min", "softmax", "logsumexp")
+for _name in _NAMES:
+    _out = "(Tensor, Tensor)" if _name in ("max", "min") else "Tensor"
+    torch.library.define(
+        f"meshsim::segment_{_name}",
+        f"(Tensor x, Tensor rowptr, Tensor? index=None) -> {_out}",
+        tags=(torch.Tag.pt2_compliant_tag,),
+    )
+
+
+def check_rowptr(rowptr: Tensor, n: int, name: str = "rowptr") -> None:
+    """Raise `InputError` unless `rowptr` is int64 and rises from 0 to `n`."""
+    if rowptr.dim() != 1 or len(rowptr) == 0 or rowptr.dtype != torch.int64:
+        raise InputError(
+            f"`{name}`: expected int64 of shape (N + 1,), got {rowptr.dtype} {tuple(rowptr.shape)}"
+        )
+    # Reading values of a CUDA tensor would wait for the device at every call.
+    if rowptr.is_cpu:
+        a = rowptr.numpy()  # a third of the time that tensor operations take on a small graph
+        if a[0] != 0 or a[-1] != n or (a[1:] < a[:-1]).any():
+            raise InputError(
+                f"`{name}`: expected to rise from 0 to {n} (the rows), got {a[0]} to {a[-1]}"
+                + ("" if (a[0], a[-1]) != (0, n) else ", not rising")
+            )
+
+
+def expand_rowptr(rowptr: Int[Tensor, " R"], n: int | torch.SymInt) -> Int[Tensor, " E"]:
+    """(E,) the segment of each row: what `index` is when it is not given.
+
+    >>> expand_rowptr(torch.tensor([0, 2, 2, 3]), 3).tolist()
+    [0, 0, 2]
+    """
+    return torch.repeat_interleave(rowptr.diff(), output_size=n)
+
+
+def _index(index: Tensor | None, rowptr: Tensor, n: int | torch.SymInt) -> Tensor:
+    return expand_rowptr(rowptr, n) if index is None else index
+
+
+def _bags(x: Tensor, rowptr: Tensor, mode: str) -> Tensor:
+    # Bags of consecutive rows: on CPUs the fastest reduction torch has (vectorised, parallel
+    # over bags, accumulators in registers), and without atomics on CUDA.
+    n = x.shape[0]
+    rows = x.detach().reshape(n, prod(x.shape[1:])).contiguous()
+    ids = torch.arange(n, device=x.device)
+    out = embedding_bag(ids, rows, rowptr, mode=mode, include_last_offset=True)
+    return out.reshape(len(rowptr) - 1, *x.shape[1:])
+
+
+def _columns(index: Tensor, x: Tensor) -> Tensor:
+    return index.view(-1, *[1] * (x.dim() - 1)).expand_as(x)  # (E, *) from (E,)
+
+
+def _sum(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> Tensor:
+    check_rowptr(rowptr, x.shape[0])
+    if x.is_floating_point():
+        return _bags(x, rowptr, "sum")
+    out = x.new_zeros(len(rowptr) - 1, *x.shape[1:])
+    return out.index_add_(0, _index(index, rowptr, len(x)), x)
+
+
+def _mean(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> Tensor:
+    check_rowptr(rowptr, x.shape[0])
+    return _bags(x, rowptr, "mean")
+
+
+def _extreme(reduce: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    def extreme(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        n = x.shape[0]
+        check_rowptr(rowptr, n)
+        x = x.detach()
+        # Bags know no NaN, and a sum that is none has met none.
+        if x.is_cpu and x.is_floating_point() and not bool(x.sum().isnan()):
+            return _bag_extreme(x, rowptr, reduce)
+        index = _index(index, rowptr, n)
+        wide = _columns(index, x)
+        values = x.new_zeros(len(rowptr) - 1, *x.shape[1:])
+        values.scatter_reduce_(0, wide, x, reduce, include_self=False)
+        at = values.index_select(0, index)
+        hit = x == at
+        if x.is_floating_point():
+            hit |= x.isnan() & at.isnan()
+        rows = _columns(torch.arange(n, device=x.device), x)
+        arg = torch.full(values.shape, n, dtype=torch.int64, device=x.device)
+        arg.scatter_reduce_(0, wide, torch.where(hit, rows, n), "amin")
+        return values, arg
+
+    return extreme
+
+
+def _bag_extreme(x: Tensor, rowptr: Tensor, reduce: str) -> tuple[Tensor, Tensor]:
+    n, shape = x.shape[0], (len(rowptr) - 1, *x.shape[1:])
+    rows = x.reshape(n, prod(x.shape[1:]))
+    rows = rows.contiguous() if reduce == "amax" else -rows
+    bags = torch.embedding_bag(
+        rows, torch.arange(n), rowptr, mode=2, include_last_offset=True
+    )  # mode 2: the largest, the first of equals; 0 for empty bags
+    values, arg = bags[0].reshape(shape), bags[3].reshape(shape)
+    empty = (rowptr.diff() == 0).view(-1, *[1] * (x.dim() - 1))
+    return values if reduce == "amax" else 0.0 - values, arg.masked_fill_(empty, n)
+
+
+def _shifted(x: Tensor, rowptr: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    top = x.new_zeros(len(rowptr) - 1, *x.shape[1:])
+    top.scatter_reduce_(0, _columns(index, x), x, "amax", include_self=False)
+    top.masked_fill_(~top.isfinite(), 0.0)
+    return (x - top.index_select(0, index)).exp_(), top  # (E, *), (N, *)
+
+
+def _softmax(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> Tensor:
+    check_rowptr(rowptr, x.shape[0])
+    index = _index(index, rowptr, len(x))
+    e, _ = _shifted(x, rowptr, index)
+    return e.div_(_bags(e, rowptr, "sum").index_select(0, index)).to(x.dtype)
+
+
+def _logsumexp(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> Tensor:
+    check_rowptr(rowptr, x.shape[0])
+    e, top = _shifted(x, rowptr, _index(index, rowptr, len(x)))
+    return _bags(e, rowptr, "sum").log_().add_(top).to(x.dtype)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    x, rowptr, index = inputs
+    y = output[1] if isinstance(output, tuple) else output
+    ctx.save_for_backward(x, rowptr, index, y)
+
+
+def _save_rows(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    x, rowptr, index = inputs  # x itself is not needed: do not keep it alive
+    ctx.save_for_backward(rowptr, index)
+    ctx.n = x.shape[0]
+
+
+def _sum_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    rowptr, index = ctx.saved_tensors
+    return grad.index_select(0, _index(index, rowptr, ctx.n)), None, None
+
+
+def _mean_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    rowptr, index = ctx.saved_tensors
+    count = rowptr.diff().clamp_min(1).to(grad.dtype).view(-1, *[1] * (grad.dim() - 1))
+    return (grad / count).index_select(0, _index(index, rowptr, ctx.n)), None, None
+
+
+def _extreme_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, None]:
+    x, _, _, arg = ctx.saved_tensors
+    out = grad.new_zeros(x.shape[0] + 1, *x.shape[1:])  # the last row takes empty segments
+    return out.scatter(0, arg, grad)[:-1], None, None
+
+
+def _softmax_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    x, rowptr, index, y = ctx.saved_tensors
+    index = _index(index, rowptr, x.shape[0])
+    dot = torch.ops.meshsim.segment_sum(grad * y, rowptr, index)
+    return y * (grad - dot.index_select(0, index)), None, None
+
+
+def _logsumexp_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    x, rowptr, index, y = ctx.saved_tensors
+    index = _index(index, rowptr, x.shape[0])
+    return grad.index_select(0, index) * (x - y.index_select(0, index)).exp(), None, None
+
+
+def _fake_rows(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> Tensor:
+    return x.new_empty(rowptr.shape[0] - 1, *x.shape[1:])
+
+
+def _fake_pair(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    values = _fake_rows(x, rowptr)
+    return values, torch.empty_like(values, dtype=torch.int64)
+
+
+def _fake_like(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+_PARTS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "sum": (_sum, _fake_rows, _sum_backward, _save_rows),
+    "mean": (_mean, _fake_rows, _mean_backward, _save_rows),
+    "max": (_extreme("amax"), _fake_pair, _extreme_backward, _save),
+    "min": (_extreme("amin"), _fake_pair, _extreme_backward, _save),
+    "softmax": (_softmax, _fake_like, _softmax_backward, _save),
+    "logsumexp": (_logsumexp, _fake_rows, _logsumexp_backward, _save),
+}
+for _name, (_reference, _fake, _backward, _setup) in _PARTS.items():
+    _full = f"meshsim::segment_{_name}"
+    torch.library.impl(_full, "CompositeExplicitAutograd", _reference)
+    torch.library.register_fake(_full, _fake)
+    torch.library.register_autograd(_full, _backward, setup_context=_setup)
+
+
+def segment_sum(
+    x: Shaped[Tensor, "E ..."], rowptr: Int[Tensor, " R"], index: Int[Tensor, " E"] | None = None
+) -> Shaped[Tensor, "N ..."]:
+    """Sum of the rows of each segment: y_i = Σ_{rowptr_i ≤ k < rowptr_{i+1}} x_k.
+
+    Arguments:
+        x: (E, …) rows, sorted by segment.
+        rowptr: (N + 1,) int64, rising from 0 to E.
+        index: (E,) int64, the segment of each row, if at hand: saves making it for gradients.
+
+    Returns:
+        (N, …), 0 for an empty segment.
+
+    Raises:
+        InputError: `rowptr` does not rise from 0 to E.
+
+    >>> segment_sum(torch.tensor([1., 2., 3.]), torch.tensor([0, 2, 2, 3]))
+    tensor([3., 0., 3.])
+    """
+    return torch.ops.meshsim.segment_sum(x, rowptr, index)
+
+
+def segment_mean(
+    x: Float[Tensor, "E ..."], rowptr: Int[Tensor, " R"], index: Int[Tensor, " E"] | None = None
+) -> Float[Tensor, "N ..."]:
+    """Mean of the rows of each segment, 0 for an empty one; arguments as for `segment_sum`.
+
+    >>> segment_mean(torch.tensor([1., 2., 3.]), torch.tensor([0, 2, 2, 3]))
+    tensor([1.5000, 0.0000, 3.0000])
+    """
+    return torch.ops.meshsim.segment_mean(x, rowptr, index)
+
+
+def segment_max(
+    x: Shaped[Tensor, "E ..."], rowptr: Int[Tensor, " R"], index: Int[Tensor, " E"] | None = None
+) -> tuple[Shaped[Tensor, "N ..."], Int[Tensor, "N ..."]]:
+    """Largest row value of each segment, entry by entry, and the row it comes from.
+
+    Arguments as for `segment_sum`.
+
+    Returns:
+        (N, …) values, 0 for an empty segment; (N, …) int64 rows, the first of equals, E for an
+        empty segment. NaN counts as largest.
+
+    >>> segment_max(torch.tensor([1., 2., -3.]), torch.tensor([0, 2, 2, 3]))
+    (tensor([ 2.,  0., -3.]), tensor([1, 3, 2]))
+    """
+    return torch.ops.meshsim.segment_max(x, rowptr, index)
+
+
+def segment_min(
+    x: Shaped[Tensor, "E ..."], rowptr: Int[Tensor, " R"], index: Int[Tensor, " E"] | None = None
+) -> tuple[Shaped[Tensor, "N ..."], Int[Tensor, "N ..."]]:
+    """Smallest row value of each segment; everything else as for `segment_max`.
+
+    >>> segment_min(torch.tensor([1., 2., -3.]), torch.tensor([0, 2, 2, 3]))
+    (tensor([ 1.,  0., -3.]), tensor([0, 3, 2]))
+    """
+    return torch.ops.meshsim.segment_min(x, rowptr, index)
+
+
+def segment_softmax(
+    x: Float[Tensor, "E ..."], rowptr: Int[Tensor, " R"], index: Int[Tensor, " E"] | None = None
+) -> Float[Tensor, "E ..."]:
+    """Softmax over the rows of each segment: y_k = exp(x_k) / Σ_{l in the segment of k} exp(x_l).
+
+    Arguments as for `segment_sum`.
+
+    >>> segment_softmax(torch.tensor([7., 7., 3.]), torch.tensor([0, 2, 2, 3]))
+    tensor([0.5000, 0.5000, 1.0000])
+    """
+    return torch.ops.meshsim.segment_softmax(x, rowptr, index)
+
+
+def segment_logsumexp(
+    x: Float[Tensor, "E ..."], rowptr: Int[Tensor, " R"], index: Int[Tensor, " E"] | None = None
+) -> Float[Tensor, "N ..."]:
+    """log Σ exp(x_k) over the rows of each segment, −∞ for an empty one.
+
+    Arguments as for `segment_sum`.
+
+    >>> segment_logsumexp(torch.zeros(3), torch.tensor([0, 1, 1, 3]))
+    tensor([0.0000,   -inf, 0.6931])
+    """
+    return torch.ops.meshsim.segment_logsumexp(x, rowptr, index)

@@ -1,0 +1,237 @@
+"""A simulator on disk: `model.safetensors` beside `simulator.json`; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from meshsim.check import InputError, check_finite, nearest, one_line
+from meshsim.data.schema import Schema
+from meshsim.data.statistics import Normaliser
+
+if TYPE_CHECKING:
+    from meshsim.simulator import Simulator
+
+FORMAT = 1
+WEIGHTS, DESCRIPTION = "model.safetensors", "simulator.json"
+_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+
+def known_models() -> dict[str, Callable[..., nn.Module]]:
+    """{name on disk: class} of the models that come with meshsim."""
+    from meshsim.models.meshgraphnet import MeshGraphNet
+
+    return {"meshgraphnet": MeshGraphNet}
+
+
+def versions() -> dict[str, str]:
+    """What made a file."""
+    from meshsim import __version__
+
+    return {
+        "meshsim": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing: to a temporary name, flushed to disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(simulator: Simulator, folder: Path) -> None:
+    """Write the weights, then the description that holds their sha256."""
+    from safetensors.torch import save as to_bytes
+
+    model = simulator.model
+    weights = to_bytes(
+        {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    )
+    arguments = getattr(model, "arguments", {})
+    document = {
+        "format": FORMAT,
+        "architecture": {
+            "name": type(model).__name__.lower(),
+            "arguments": arguments() if callable(arguments) else dict(arguments),
+            "dtype": str(simulator.dtype).removeprefix("torch."),
+        },
+        "schema": simulator.schema.to_dict(),
+        "statistics": simulator.normaliser.to_dict(),
+        "ranges": {name: list(r) for name, r in simulator.ranges.items()},
+        "integrator": simulator.integrator,
+        "bundle": simulator.bundle,
+        "dt": simulator.dt,
+        "boundary": {f.name: simulator.boundary.types(f) for f in simulator.schema.states},
+        "features": simulator.features,
+        "node_types": simulator.node_types,
+        "periodic": simulator.periodic,
+        "symmetry": simulator.symmetry,
+        "branch": simulator.branch,
+        "configuration": simulator.configuration,
+        "versions": versions(),
+        "weights": {"file": WEIGHTS, "sha256": hashlib.sha256(weights).hexdigest()},
+    }
+    text = json.dumps(document, indent=1, allow_nan=False)
+    write_atomically(folder / WEIGHTS, weights)
+    write_atomically(folder / DESCRIPTION, text.encode())
+
+
+def load(
+    cls: type[Simulator], folder: Path, models: Mapping[str, Callable[..., nn.Module]] | None
+) -> Simulator:
+    """Read, check against each other, and put together."""
+    path, weights = folder / DESCRIPTION, folder / WEIGHTS
+    document = _document(path)
+    table = known_models() if models is None else models
+    with _described_by(path):
+        shapes = _model(document, table, "meta")  # no memory before the shapes are compared
+    try:
+        tensors = _tensors(weights, shapes)
+        if hashlib.sha256(weights.read_bytes()).hexdigest() != document["weights"]["sha256"]:
+            raise InputError(f"its content is not what {DESCRIPTION} was written with (sha256)")
+    except InputError as error:
+        raise InputError(f"{weights}: {error}") from error
+    with _described_by(path):
+        simulator = _parts(cls, document, _model(document, table, "cpu"))
+        simulator.model.load_state_dict(tensors)
+    return simulator.eval()
+
+
+@contextmanager
+def _described_by(path: Path) -> Iterator[None]:
+    """Turn whatever a wrong description sets off into one line that names the file."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        text = one_line(f"{type(error).__name__}: {error}")
+        raise InputError(f"{path}: does not describe a simulator: {text}") from error
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror} (expected a trained simulator)") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON: {one_line(error)}") from error
+    if not isinstance(document, dict) or "format" not in document:
+        raise InputError(f"{path}: not a simulator's description (expected the key 'format')")
+    if document["format"] != FORMAT:
+        raise InputError(
+            f"{path}: format {document['format']!r} is not known (expected {FORMAT}): "
+            f"written by meshsim {document.get('versions', {}).get('meshsim', '?')}"
+        )
+    return document
+
+
+_KEYS = (
+    "architecture",
+    "schema",
+    "statistics",
+    "ranges",
+    "integrator",
+    "bundle",
+    "dt",
+    "boundary",
+    "features",
+    "node_types",
+    "periodic",
+    "symmetry",
+    "branch",
+    "configuration",
+    "weights",
+)
+
+
+def _model(
+    document: Mapping[str, Any], models: Mapping[str, Callable[..., nn.Module]], device: str
+) -> nn.Module:
+    for key in _KEYS:
+        if key not in document:
+            raise InputError(f"the key {key!r} is missing")
+    for key in ("architecture.name", "architecture.arguments", "architecture.dtype"):
+        if key.split(".")[1] not in document["architecture"]:
+            raise InputError(f"the key {key!r} is missing")
+    if "sha256" not in document["weights"]:
+        raise InputError("the key 'weights.sha256' is missing")
+    architecture = document["architecture"]
+    name, dtype = architecture["name"], architecture["dtype"]
+    if name not in models:
+        raise InputError(f"unknown architecture {name!r}: {nearest(name, models)}")
+    if dtype not in _DTYPES:
+        raise InputError(f"architecture.dtype: expected one of {', '.join(_DTYPES)}, got {dtype!r}")
+    with torch.device(device):
+        return models[name](**architecture["arguments"]).to(_DTYPES[dtype])
+
+
+def _parts(cls: type[Simulator], document: Mapping[str, Any], model: nn.Module) -> Simulator:
+    from meshsim.simulator import BoundaryRule
+
+    return cls(
+        model,
+        Schema.from_dict(document["schema"]),
+        Normaliser.from_dict(document["statistics"]),
+        integrator=document["integrator"],
+        bundle=document["bundle"],
+        boundary=BoundaryRule(document["boundary"]),
+        features=document["features"],
+        dt=document["dt"],
+        node_types=document["node_types"],
+        periodic=document["periodic"],
+        symmetry=document["symmetry"],
+        ranges=document["ranges"],
+        branch=document["branch"],
+        configuration=document["configuration"],
+    )
+
+
+def _tensors(path: Path, model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a file, each with the name, shape and dtype that the model expects."""
+    from safetensors import SafetensorError, safe_open
+
+    expected = model.state_dict()
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            for name in sorted(set(expected) ^ names):
+                if name in expected:
+                    raise InputError(f"tensor {name!r} is missing")
+                raise InputError(f"tensor {name!r} has no place in the architecture")
+            for name, meta in expected.items():
+                shape = tuple(file.get_slice(name).get_shape())
+                if shape != tuple(meta.shape):
+                    raise InputError(
+                        f"tensor {name!r}: expected shape {tuple(meta.shape)}, got {shape}"
+                    )
+            tensors = {name: file.get_tensor(name) for name in expected}
+    except OSError as error:
+        raise InputError(f"cannot be read: {one_line(error)}") from error
+    except SafetensorError as error:
+        raise InputError(f"not a safetensors file: {one_line(error)}") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype != expected[name].dtype:
+            want, got = (str(t.dtype).removeprefix("torch.") for t in (expected[name], tensor))
+            raise InputError(f"tensor {name!r}: expected {want}, got {got}")
+        check_finite(tensor, name)
+    return tensors

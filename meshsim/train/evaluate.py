@@ -1,0 +1,231 @@
+"""A simulator on samples it may not have seen, always beside its baselines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from meshsim.check import InputError
+from meshsim.data.frames import Picked, read_block
+from meshsim.data.schema import Field, find_in
+from meshsim.data.store import Store
+from meshsim.mesh import Mesh
+from meshsim.metrics import baselines, compare, relative_l2, rmse, wake
+from meshsim.rollout import rollout
+from meshsim.sample import Sample
+from meshsim.series import Series
+from meshsim.simulator import Simulator
+
+Errors = dict[str, dict[str, float]]
+
+
+def evaluate(
+    simulator: Simulator,
+    store: Store,
+    *,
+    split: str | Sequence[str] = "test",
+    steps: int | None = None,
+    start: int = 0,
+    n: int = 50,
+    one_step: bool = True,
+    progress: Callable[..., None] | None = None,
+) -> dict[str, Any]:
+    """Errors of every state (one step, n steps, whole rollout) and target, and of the baselines.
+
+    Arguments:
+        simulator: what to judge.
+        store: where the samples are.
+        split: its name, or names of samples.
+        steps: length of the rollouts in the simulator's steps; None goes to the end.
+        start: frame a rollout starts from; the frames before it are known history, from which
+            the baseline "last_period" takes its period.
+        n: the middle horizon.
+        one_step: also predict each frame from the true one before it; else the rollout's first
+            step stands for it.
+        progress: called with (done, samples, name).
+
+    Returns:
+        {"split", "samples": number, "metrics": {field: {metric: mean over samples}},
+        "baselines": {name: {field: {metric: value}}}, "cases": {sample: {field: {"model": …,
+        "persistence": …, …, "wake": …}}}}.
+    """
+    names = store.members(split)
+    if not names:
+        raise InputError(f"{store.path}: split {split!r} is empty")
+    training = simulator.training
+    simulator.eval()
+    cases: dict[str, dict[str, Errors]] = {}
+    try:
+        for i, name in enumerate(names):
+            if progress is not None:
+                progress(i, len(names), name)
+            sample = store.sample(name)
+            cases[name] = evaluate_sample(
+                simulator, sample, steps=steps, start=start, n=n, one_step=one_step
+            )
+    finally:
+        simulator.train(training)
+    if progress is not None:
+        progress(len(names), len(names), "")
+    means = _means(cases)
+    return {
+        "split": split if isinstance(split, str) else list(split),
+        "samples": len(names),
+        "metrics": means.pop("model"),
+        "baselines": means,
+        "cases": cases,
+    }
+
+
+@torch.no_grad()
+def evaluate_sample(
+    simulator: Simulator,
+    sample: Sample,
+    *,
+    steps: int | None = None,
+    start: int = 0,
+    n: int = 50,
+    one_step: bool = True,
+) -> dict[str, Errors]:
+    """{field: {"model": errors, baseline: errors}} of one sample; see `evaluate`."""
+    content = sample.branches[simulator.branch] if simulator.branch else sample.branch
+    simulator.schema.check(sample, values=False)
+    if simulator.schema.states:
+        if not isinstance(content, Series):
+            raise InputError(f"sample {sample.name!r}: expected a series in time, got one mesh")
+        return _in_time(simulator, sample, content, steps, start, n, one_step)
+    mesh = content.frame(start) if isinstance(content, Series) else content
+    return _steady(simulator, sample, mesh)
+
+
+def _steady(simulator: Simulator, sample: Sample, mesh: Mesh) -> dict[str, Errors]:
+    answer = simulator.predict(Sample(mesh, sample.parameters, sample.name))
+    out: dict[str, Errors] = {}
+    for field in simulator.schema.targets:
+        truth = _rows(mesh, field)
+        guess = _rows(answer, field)
+        constant = simulator.normaliser.mean(field.name).cpu().to(truth).expand(truth.shape)
+        out[field.name] = {
+            name: {"rmse": rmse(truth, x), "relative_l2": relative_l2(truth, x)}
+            for name, x in (("model", guess), ("training_mean", constant))
+        }
+    return out
+
+
+def _rows(mesh: Mesh, field: Field) -> Tensor:
+    held = mesh.point_fields if field.location == "point" else mesh.cell_fields
+    return held[field.name].reshape(len(held[field.name]), -1).double()
+
+
+def _in_time(
+    simulator: Simulator,
+    sample: Sample,
+    series: Series,
+    steps: int | None,
+    start: int,
+    n: int,
+    one_step: bool,
+) -> dict[str, Errors]:
+    stride = frames_a_step(simulator, series, sample.name)
+    before = start // stride
+    first = start - before * stride  # history at the same distance as the steps
+    count = (len(series) - 1 - first) // stride + 1
+    most = count - 1 - before
+    steps = most if steps is None else min(steps, most)
+    if steps < 1:
+        raise InputError(
+            f"sample {sample.name!r}: no frame after frame {start} to compare with"
+            f" ({len(series)} frames, {stride} a step)"
+        )
+    fields = (*simulator.schema.states, *simulator.schema.targets)
+    frames = {f.name: _frames(series, f, first, stride, before + 1 + steps) for f in fields}
+    graph = simulator.with_edges(simulator.graph(Sample(series.mesh, sample.parameters)))
+    nodes = graph.node_point.cpu() if simulator.location == "point" else slice(None)
+
+    def at(t: int) -> dict[str, Tensor]:
+        put = {f.name: frames[f.name][t][nodes] for f in simulator.schema.states}
+        return {k: x.to(simulator.device, simulator.dtype) for k, x in put.items()}
+
+    def following(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        ahead = simulator.advance(graph, state)[0]
+        return [{k: x[i] for k, x in ahead.items()} for i in range(simulator.bundle)]
+
+    singles: dict[str, list[Tensor]] = {f.name: [] for f in simulator.schema.states}
+    targets: dict[str, list[Tensor]] = {f.name: [] for f in simulator.schema.targets}
+    rolled = list(rollout(following, at(before), steps))
+    for i, state in enumerate(rolled):
+        if one_step:
+            ahead = simulator.advance(graph, at(before + i))[0]
+            for name, x in ahead.items():
+                singles[name].append(x[0].cpu())
+        if targets:
+            for name, y in simulator.evaluate(graph, state)[1].items():
+                targets[name].append(y.cpu())
+    out: dict[str, Errors] = {}
+    for field in fields:
+        known = frames[field.name][: before + 1][:, nodes]
+        truth = frames[field.name][before + 1 :][:, nodes]
+        is_state = field.role == "state"
+        guess = torch.stack(
+            [s[field.name].cpu() for s in rolled] if is_state else targets[field.name]
+        ).to(truth)
+        single = torch.stack(singles[field.name]).to(truth) if is_state and one_step else None
+        out[field.name] = {"model": compare(truth, guess, one_step=single, n=n)}
+        out[field.name] |= baselines(known, truth, n=n)
+        if steps >= 32:
+            out[field.name]["wake"] = wake(truth, guess, simulator.dt or 1.0)
+    return out
+
+
+def _frames(series: Series, field: Field, first: int, stride: int, count: int) -> Tensor:
+    """(count, P, c) frames of a field, float32."""
+    place = next(find_in(series, field))
+    if place.frames is None:
+        assert place.values is not None
+        values = place.values.reshape(1, len(place.values), -1)
+        return values.expand(count, *values.shape[1:]).float()
+    picked = Picked(place.frames, first, stride, count)
+    block = read_block(picked, 0, count)
+    return block.reshape(count, block.shape[1], -1).float()
+
+
+def frames_a_step(simulator: Simulator, series: Series, name: str) -> int:
+    """How many frames of a series make one step of the simulator.
+
+    Raises:
+        InputError: none does, or not a whole number.
+    """
+    if len(series) < 2:
+        raise InputError(f"sample {name!r}: expected two times or more, got {len(series)}")
+    spacing = (float(series.times[-1]) - float(series.times[0])) / (len(series) - 1)
+    ratio = (simulator.dt or spacing) / spacing
+    if round(ratio) < 1 or abs(ratio - round(ratio)) > 0.01 * ratio:
+        raise InputError(
+            f"sample {name!r}: frames {spacing:g} apart do not fit the simulator's step"
+            f" of {simulator.dt:g}"
+        )
+    return round(ratio)
+
+
+def _means(cases: Mapping[str, Mapping[str, Errors]]) -> dict[str, dict[str, dict[str, float]]]:
+    """{who: {field: {metric: mean over the samples that have it}}}, "wake" left out."""
+    lists: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for fields in cases.values():
+        for field, rows in fields.items():
+            for who, errors in rows.items():
+                if who == "wake":
+                    continue
+                table = lists.setdefault(who, {}).setdefault(field, {})
+                for metric, value in errors.items():
+                    table.setdefault(metric, []).append(value)
+    return {
+        who: {
+            field: {metric: math.fsum(v) / len(v) for metric, v in table.items()}
+            for field, table in fields.items()
+        }
+        for who, fields in lists.items()
+    }

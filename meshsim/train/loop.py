@@ -1,0 +1,465 @@
+"""Training: a recipe and a store become a simulator; a run that was stopped carries on."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from meshsim.check import InputError, WorkError
+from meshsim.data.files import Lock, writing_to
+from meshsim.data.schema import Schema
+from meshsim.data.store import Store
+from meshsim.simulator import Simulator
+from meshsim.simulator_files import WEIGHTS
+from meshsim.train import checkpoint, threads
+from meshsim.train.batches import Batches
+from meshsim.train.config import Config
+from meshsim.train.evaluate import evaluate
+from meshsim.train.log import Log
+from meshsim.train.optimise import average, optimisers, rate_factor
+from meshsim.train.plan import Plan, Stage, stages
+from meshsim.train.run import CHECKPOINT, LOCK, open_run, write_record
+from meshsim.train.setup import Facts, build, gather, schema_of, windows_of
+from meshsim.train.step import batch_loss
+
+
+def train(
+    config: Config,
+    out: Path | str,
+    *,
+    warm_start: Path | str | None = None,
+    overwrite: bool = False,
+    progress: Callable[..., None] | None = None,
+) -> Simulator:
+    """Train a simulator.
+
+    A run that was stopped at any moment and is started again with the same arguments, on the
+    same machine, ends with the same weights bit for bit as one that was never stopped, unless
+    the clock drives it (`minutes` without `calibrate`).
+
+    Arguments:
+        config: the recipe; see `read_config`.
+        out: folder of the run: log, checkpoint, and at the end the simulator itself.
+        warm_start: another run, whose weights (and, for the quantities it knows, statistics) to
+            start from.
+        overwrite: replace a run that is there.
+        progress: called as `progress(done, total, note)`.
+
+    Returns:
+        The simulator, with averaged weights; `Simulator.load(out)` gives the same.
+
+    Raises:
+        InputError: a recipe, store or run that does not fit.
+        WorkError: the loss is no longer finite; another process is training into `out`.
+    """
+    out = Path(out)
+    store = Store(config.data.store)
+    schema = schema_of(config, store)
+    recipe = config.to_dict()
+    del recipe["data"]["store"]  # wherever it lies, what is in it decides
+    asked = {
+        "recipe": recipe,
+        "schema": schema.to_dict(),
+        "data": store.fingerprint(),
+        "warm_start": _warm_start_hash(warm_start),
+    }
+    record = open_run(out, asked, overwrite)
+    with Lock(out / LOCK, "this run"):
+        run = Run(config, store, schema, out, record, warm_start, progress)
+        if record is None:
+            run.begin(asked)
+        run.carry_on()
+    return run.averaged.eval()
+
+
+class Run:
+    """One training run: everything that changes while it goes on.
+
+    Arguments:
+        config, store, schema: what to train on.
+        out: the run's folder.
+        record: of the run to carry on; None for a new one.
+        warm_start: see `train`.
+        progress: see `train`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        schema: Schema,
+        out: Path,
+        record: dict[str, Any] | None,
+        warm_start: Path | str | None,
+        progress: Callable[..., None] | None,
+    ):
+        self.config, self.store, self.schema, self.out = config, store, schema, out
+        self.progress = progress or (lambda done, total, note="": None)
+        train = config.train
+        self.facts = (
+            Facts.from_dict(record["facts"]) if record else gather(config, store, schema, progress)
+        )
+        if record is None and warm_start is not None:
+            _keep_statistics(self.facts, Simulator.load(warm_start))
+        self.simulator = build(config, schema, self.facts)
+        if warm_start is not None:
+            _copy_weights(self.simulator, Simulator.load(warm_start), warm_start)
+        self.simulator.to(_device(train.device))
+        self.averaged = self._second(self.simulator) if train.ema else self.simulator
+        self.simulator.precision = train.precision
+        self.weights = list(self.simulator.model.parameters())
+        self.means = list(self.averaged.model.parameters())
+        self.optimisers = optimisers(self.simulator.model, train)
+        self.peaks = [o.param_groups[0]["lr"] for o in self.optimisers]
+        self.stages = stages(train)
+        self.plan: Plan | None = None
+        self.threads = 1
+        if record:
+            self.plan = Plan.from_dict(record["plan"]) if record["plan"] else None
+            self.threads = int(record["threads"])
+            torch.set_num_threads(self.threads)
+        self.batches: Batches | None = None
+        self.stage = -1
+        # what a checkpoint holds beside tensors
+        self.step, self.position, self.seconds, self.skipped = 0, 0, 0.0, 0
+        self.done = False
+        self.best: dict[str, Tensor] = {}
+        self.best_score = math.inf
+
+    def _second(self, simulator: Simulator) -> Simulator:
+        """A simulator with weights of its own, all else shared."""
+        twin = copy.copy(simulator)
+        twin._modules = dict(simulator._modules)
+        twin.model = copy.deepcopy(simulator.model).requires_grad_(False)
+        return twin
+
+    # --- the start: threads, time a step takes, plan ---
+
+    def begin(self, asked: dict[str, Any]) -> None:
+        """Choose threads, make the plan, and write both down before the first step."""
+        train = self.config.train
+        if train.threads == "auto":
+            if self.simulator.device.type == "cpu":
+                self.progress(0, 1, "timing threads")
+                self._enter(0)
+                self.threads = threads.fastest(lambda: self._trial(0))
+            else:
+                self.threads = torch.get_num_threads()
+        else:
+            self.threads = int(train.threads)
+        torch.set_num_threads(self.threads)
+        if train.steps:
+            self.plan = Plan.of_steps(self.stages, train.steps)
+        elif train.calibrate:
+            self.plan = Plan.of_seconds(self.stages, 60.0 * train.minutes, self._times())
+        plan = self.plan.to_dict() if self.plan else None
+        write_record(self.out, asked, plan, self.threads, self.facts.to_dict())
+
+    def _times(self) -> list[float]:
+        """Seconds that a step of each stage takes: the median of five, after one not counted."""
+        times = []
+        for k in range(len(self.stages)):
+            self.progress(k, len(self.stages), "timing steps")
+            self._enter(k)
+            taken = []
+            for i in range(6):
+                began = time.perf_counter()
+                self._trial(i)
+                taken.append(time.perf_counter() - began)
+            times.append(sorted(taken[1:])[2] * 1.03)  # what updating and logging add
+        return times
+
+    def _trial(self, i: int) -> None:
+        """Gradients of a batch, thrown away."""
+        stage = self.stages[self.stage]
+        self._loss(stage, i * stage.batch, i, 0.0).backward()
+        self.simulator.zero_grad(set_to_none=True)
+
+    # --- going on ---
+
+    def carry_on(self) -> None:
+        """From the last checkpoint, or from nothing, to the end."""
+        path = self.out / CHECKPOINT
+        if path.exists():
+            self._restore(path)
+        if self.done:
+            self.averaged.save(self.out)  # a kill may have come between checkpoint and this
+            return
+        log = Log(self.out, self.step)
+        try:
+            with self._interruptible() as deferred:
+                self._steps(log, deferred)
+            self._finish(log)
+        finally:
+            log.close()
+
+    def _steps(self, log: Log, deferred: Callable[[], Any]) -> None:
+        train = self.config.train
+        began, before = time.perf_counter(), self.seconds
+        losses: list[float] = []
+        while True:
+            share = self._share()
+            if share >= 1:
+                return
+            k = self._stage_at(share)
+            if k != self.stage:
+                self.position = 0
+                self._enter(k)
+            stage = self.stages[k]
+            loss = self._loss(stage, self.position, self.step, share)
+            loss.backward()
+            with deferred():
+                norm, rate = self._update(share)
+                self.step += 1
+                self.position += stage.batch
+                self.seconds = before + time.perf_counter() - began
+            losses.append(float(loss.detach()))
+            self._check(losses[-1], norm)
+            if self.step % train.log_every == 0:
+                mean = math.fsum(losses) / len(losses)
+                note = f"step {self.step}" + (f"/{self.plan.steps}" if self.plan else "")
+                self.progress(self._share(), 1.0, f"{note} loss {mean:.4g}")
+                values = {"seconds": self.seconds, "share": share, "loss": mean}
+                values |= {"gradient": norm, "lr": rate, "unroll": stage.unroll}
+                log.train(self.step, values | {"batch": stage.batch})
+                losses = []
+            if train.validate_every and self.step % train.validate_every == 0:
+                self._validate(log)
+            if self.step % train.checkpoint_every == 0:
+                self._save()
+
+    def _share(self) -> float:
+        if self.plan is None:
+            return self.seconds / (60.0 * self.config.train.minutes)
+        return self.plan.share(self.step) if self.step < self.plan.steps else 1.0
+
+    def _stage_at(self, share: float) -> int:
+        if self.plan is not None:
+            return self.plan.stage(self.step)
+        return max(i for i, s in enumerate(self.stages) if s.start <= share)
+
+    def _enter(self, k: int) -> None:
+        """Windows long enough for a stage."""
+        stage = self.stages[k]
+        length = 1 + (stage.pushforward + stage.unroll) * self.simulator.bundle
+        if self.batches is None or self.batches.windows.length != length:
+            windows = windows_of(self.config, self.store, self.schema, length)
+            if self.batches is None:
+                self.batches = Batches(
+                    self.simulator,
+                    windows,
+                    power=self.config.train.measure_power,
+                    memory=self.config.data.memory * 1e9,
+                    raw=self.facts.raw,
+                )
+            self.batches = self.batches.with_windows(windows)
+        self.stage = k
+
+    def _loss(self, stage: Stage, position: int, step: int, share: float) -> Tensor:
+        assert self.batches is not None
+        seed = self.config.train.seed
+        chosen = self.batches.indices(seed, self.stage, position, stage.batch)
+        batch = self.batches.make(chosen)
+        return batch_loss(self.simulator, batch, self.config.train, stage, step, share)
+
+    def _update(self, share: float) -> tuple[float, float]:
+        """One step of the optimisers and of the average; the gradient's norm and the rate."""
+        train = self.config.train
+        norm = float(nn.utils.clip_grad_norm_(self.weights, train.clip or math.inf))
+        factor = rate_factor(train, self.step, share)
+        if math.isfinite(norm):
+            for optimiser, peak in zip(self.optimisers, self.peaks, strict=True):
+                optimiser.param_groups[0]["lr"] = peak * factor
+                optimiser.step()
+            if train.ema:
+                average(self.means, self.weights, train.ema, self.step)
+            self.skipped = 0
+        else:
+            self.skipped += 1
+        for p in self.weights:
+            p.grad = None
+        return norm, self.peaks[0] * factor
+
+    def _check(self, loss: float, norm: float) -> None:
+        if self.skipped >= 20:
+            raise WorkError(
+                f"training blew up: for {self.skipped} steps up to {self.step} loss or gradient"
+                f" is not finite (loss {loss:g}); try a smaller train.lr or train.unroll"
+            )
+
+    # --- validation, checkpoints, the end ---
+
+    def _validate(self, log: Log) -> None:
+        train = self.config.train
+        names = self._valid_names()[: train.validate_samples]
+        if not names:
+            return
+        self.progress(self._share(), 1.0, "validating")
+        try:
+            report = evaluate(
+                self.averaged, self.store, split=names, steps=train.validate_steps, one_step=False
+            )
+        except WorkError:  # a rollout that blows up early in training
+            report = {"metrics": {}, "baselines": {}}
+        who = {"model": report["metrics"], **report["baselines"]}
+        row = {
+            f"{field}.{metric}.{name}": value
+            for name, table in who.items()
+            for field, errors in table.items()
+            for metric, value in errors.items()
+        }
+        score = sum(e["relative_l2"] for e in report["metrics"].values()) or math.inf
+        if row:
+            log.validate(self.step, row | {"score": score})
+        if train.select == "best" and score < self.best_score:
+            self.best_score = score
+            state = self.averaged.model.state_dict()
+            self.best = {name: t.detach().clone() for name, t in state.items()}
+
+    def _valid_names(self) -> list[str]:
+        valid = self.config.data.valid
+        if valid == "valid" and valid not in self.store.splits:
+            return []
+        return self.store.members(valid)
+
+    def _save(self) -> None:
+        model = self.simulator.model
+        tensors = {f"model/{n}": t for n, t in model.state_dict().items()}
+        if self.averaged is not self.simulator:
+            held = self.averaged.model.state_dict()
+            tensors |= {f"mean/{n}": t for n, t in held.items()}
+        tensors |= {f"best/{n}": t for n, t in self.best.items()}
+        for name, t in checkpoint.optimiser_tensors(self.optimisers, model).items():
+            tensors[f"optimiser/{name}"] = t
+        names = ("step", "position", "seconds", "skipped", "done")
+        meta = {name: getattr(self, name) for name in names} | {"stage": self.stage}
+        meta["best_score"] = self.best_score if math.isfinite(self.best_score) else None
+        with writing_to(self.out):
+            checkpoint.write(self.out / CHECKPOINT, tensors, meta)
+
+    def _restore(self, path: Path) -> None:
+        tensors, meta = checkpoint.read(path)
+
+        def part(name: str) -> dict[str, Tensor]:
+            return {k.split("/", 1)[1]: t for k, t in tensors.items() if k.startswith(name + "/")}
+
+        try:
+            self.simulator.model.load_state_dict(part("model"))
+            if self.averaged is not self.simulator:
+                self.averaged.model.load_state_dict(part("mean"))
+            checkpoint.restore_optimisers(self.optimisers, self.simulator.model, part("optimiser"))
+            for name in ("step", "position", "seconds", "skipped", "done"):
+                setattr(self, name, meta[name])
+            stage = int(meta["stage"])
+        except (RuntimeError, KeyError) as error:
+            raise InputError(f"{path}: does not fit this run: {error}") from error
+        self.best = part("best")
+        self.best_score = math.inf if meta["best_score"] is None else meta["best_score"]
+        if not self.done and stage >= 0:
+            self._enter(stage)
+
+    def _finish(self, log: Log) -> None:
+        every = self.config.train.validate_every
+        if not every or self.step % every:
+            self._validate(log)
+        if self.best:
+            self.averaged.model.load_state_dict(self.best)
+        self.averaged.precision = "fp32"
+        self.done = True
+        self._save()
+        self.averaged.save(self.out)
+        self.progress(1.0, 1.0, f"step {self.step}")
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[Callable[[], Any]]:
+        """On Ctrl-C save where the run stands; never between the halves of an update."""
+        if threading.current_thread() is not threading.main_thread():
+            yield _nothing
+            return
+        waiting = {"update": False, "asked": False}
+
+        def handler(number: int, frame: Any) -> None:
+            if waiting["update"]:
+                waiting["asked"] = True
+            else:
+                raise KeyboardInterrupt
+
+        @contextmanager
+        def update() -> Iterator[None]:
+            waiting["update"] = True
+            try:
+                yield
+            finally:
+                waiting["update"] = False
+            if waiting["asked"]:
+                raise KeyboardInterrupt
+
+        previous = signal.signal(signal.SIGINT, handler)
+        try:
+            yield update
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # saving must not be cut short
+            if self.step:
+                self._save()
+            raise
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"train.device: {name!r} cannot be used here") from error
+
+
+def _warm_start_hash(folder: Path | str | None) -> str | None:
+    if folder is None:
+        return None
+    path = Path(folder) / WEIGHTS
+    if not path.exists():
+        raise InputError(f"{folder}: no trained simulator to start from (no {WEIGHTS})")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _keep_statistics(facts: Facts, other: Simulator) -> None:
+    """Weights fit the statistics that they were trained with: take those over where they fit."""
+    known = other.normaliser.to_dict()
+    now = facts.normaliser.to_dict()
+    for name, entry in now.items():
+        if name in known and len(known[name]["mean"]) == len(entry["mean"]):
+            now[name] = known[name]
+    facts.normaliser = type(facts.normaliser).from_dict(now)
+
+
+def _copy_weights(simulator: Simulator, other: Simulator, folder: Path | str) -> None:
+    """Copy all weights; both must have the same architecture."""
+    new, old = simulator.model.state_dict(), other.model.state_dict()
+    for name in [*new, *old]:
+        if name not in old or name not in new:
+            where = folder if name not in old else "the new model"
+            raise InputError(f"{folder}: cannot start from it: {where} has no tensor {name!r}")
+        if old[name].shape != new[name].shape:
+            raise InputError(
+                f"{folder}: cannot start from it: tensor {name!r}: expected shape"
+                f" {tuple(new[name].shape)}, got {tuple(old[name].shape)}"
+            )
+    simulator.model.load_state_dict(old)

@@ -1,0 +1,131 @@
+"""The command line end to end on a tiny data set: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import meshsim
+from meshsim.cli import main
+
+
+def test_info_of_a_file_prints_one_json_document(
+    waves: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["info", str(waves / "train" / "wave_50.npz"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["cells"] == {"quad": 18, "triangle": 36}
+    assert document["points"] == 49 and document["dim"] == 2
+    assert document["point_fields"]["u"]["shape"][-1] == 2
+    assert set(document["boundaries"]) == {"inflow", "outflow", "wall"}
+    assert len(document["times"]) == 12
+
+
+def test_info_of_a_store_and_a_run(store: Path, run: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["info", str(store), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["samples"] == 4 and document["splits"] == {"train": 3, "test": 1}
+    assert main(["info", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["format"] == "simulator"
+    assert main(["info", str(store)]) == 0 and main(["info", str(run)]) == 0
+
+
+def test_convert_keeps_cells_fields_and_boundaries(tmp_path: Path, waves: Path) -> None:
+    first = meshsim.read(waves / "test" / "wave_60.npz").branch.frame(3)
+    meshsim.write(first, tmp_path / "a.vtu")
+    assert main(["convert", str(tmp_path / "a.vtu"), str(tmp_path / "b.npz")]) == 0
+    back = meshsim.read(tmp_path / "b.npz")
+    assert [(c.type, len(c)) for c in back.cells] == [(c.type, len(c)) for c in first.cells]
+    assert torch.equal(back.point_fields["u"], first.point_fields["u"])
+
+
+def test_convert_onto_another_mesh_reproduces_a_linear_field(tmp_path: Path) -> None:
+    from .conftest import square
+
+    coarse, fine = square(4), square(7)
+    linear = 2 * coarse.points[:, 0] - coarse.points[:, 1]
+    meshsim.write(coarse.with_fields(point={"f": linear}), tmp_path / "coarse.vtu")
+    meshsim.write(fine, tmp_path / "fine.vtu")
+    arguments = ["convert", str(tmp_path / "coarse.vtu"), str(tmp_path / "out.vtu")]
+    assert main([*arguments, "--onto", str(tmp_path / "fine.vtu")]) == 0
+    out = meshsim.read(tmp_path / "out.vtu")
+    assert out.n_points == fine.n_points
+    expected = 2 * out.points[:, 0] - out.points[:, 1]
+    torch.testing.assert_close(out.point_fields["f"].double(), expected, atol=1e-6, rtol=0)
+
+
+def test_preprocess_started_again_carries_on(
+    waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command = ["preprocess", str(waves), "-o", str(tmp_path / "s.zarr")]
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "0 samples written, 4 there already, 0 failed" in capsys.readouterr().err
+    other = ["preprocess", str(waves / "train"), "-o", str(tmp_path / "s.zarr")]
+    assert main(other) == 2
+    assert main([*other, "--overwrite"]) == 0
+
+
+def test_preprocess_names_the_bad_file_and_keeps_the_others(
+    waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for path in (waves / "train").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "broken.vtu").write_text("<VTKFile")
+    assert main(["preprocess", str(tmp_path), "-o", str(tmp_path / "s.zarr")]) == 1
+    errors = capsys.readouterr().err
+    assert "broken.vtu" in errors and "Traceback" not in errors
+    assert len(meshsim.Store(tmp_path / "s.zarr").names) == 3
+
+
+def test_dry_run_writes_nothing(waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["preprocess", str(waves), "-o", str(tmp_path / "s.zarr"), "--dry-run"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_evaluate_prints_the_model_beside_its_baselines(
+    run: Path, store: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["evaluate", str(run), str(store), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["samples"] == 1
+    assert document["metrics"]["u"]["rollout_all"] > 0
+    assert {"persistence", "time_mean"} <= set(document["baselines"])
+    assert main(["evaluate", str(run), str(store)]) == 0
+    assert "persistence" in capsys.readouterr().out
+
+
+def test_rollout_comes_back_on_the_same_mesh(run: Path, waves: Path, tmp_path: Path) -> None:
+    source = waves / "test" / "wave_60.npz"
+    out = tmp_path / "out.pvd"
+    assert main(["rollout", str(run), str(source), "-o", str(out), "--steps", "5"]) == 0
+    series, truth = meshsim.read(out), meshsim.read(source).branch
+    assert len(series) == 6
+    assert torch.equal(series.mesh.points.double(), truth.mesh.points.double())
+    start = series.frame(0).point_fields["u"]
+    torch.testing.assert_close(start[:, :2], truth.frame(0).point_fields["u"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif", "html"])
+def test_view_makes_a_picture(waves: Path, tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / f"picture.{suffix}"
+    assert main(["view", str(waves / "test" / "wave_60.npz"), "-o", str(target)]) == 0
+    assert target.stat().st_size > 1000
+
+
+def test_view_of_a_run_draws_its_curves(run: Path, tmp_path: Path) -> None:
+    assert main(["view", str(run), "-o", str(tmp_path / "curves.png")]) == 0
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_doctor_says_what_is_active(capsys: pytest.CaptureFixture) -> None:
+    assert main(["doctor", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert set(document) == {"versions", "ops", "threads", "devices", "rendering"}
+    assert all(op["cpu"] in ("native", "reference") for op in document["ops"].values())
+    assert main(["doctor"]) == 0

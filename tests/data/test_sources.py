@@ -1,0 +1,138 @@
+import pytest
+
+from meshsim.check import InputError
+from meshsim.data import find_sources
+from meshsim.data.sources import hash_files, source_files
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Makes empty files: tree("a/b.vtu", "c.stl") → the folder."""
+
+    def make(*names):
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
+        return tmp_path
+
+    return make
+
+
+def names(*sources, **config):
+    return [s.name for s in find_sources(list(sources), config)]
+
+
+def test_a_folder_is_searched_in_depth_and_sorted(tree):
+    root = tree("b.vtu", "a/x.vtk", "a/y.npz", "a/notes.txt", "a/x.json", ".hidden/z.vtu", "c.png")
+    assert names(root) == ["a/x", "a/y", "b"]
+    found = find_sources([root])
+    assert [s.relative for s in found] == ["a/x.vtk", "a/y.npz", "b.vtu"]
+    assert [s.sidecar and s.sidecar.name for s in found] == ["x.json", None, None]
+
+
+def test_files_globs_and_repeats(tree):
+    root = tree("run1/out.vtu", "run2/out.vtu", "run2/log", "run2/raw.dat")
+    assert names(root / "run1/out.vtu") == ["out"]
+    assert names(f"{root}/run*/out.vtu") == ["run1/out", "run2/out"]
+    assert names(f"{root}/*/*") == ["run1/out", "run2/out"]
+    assert names(f"{root}/*/*.dat") == ["run2/raw"]  # asked for by suffix
+    assert names(f"{root}/**/out.vtu", f"{root}/run1/out.vtu") == ["run1/out", "run2/out"]
+    assert [s.name for s in find_sources(str(root / "run1"))] == ["out"]  # one alone
+
+
+def test_nothing_found_is_an_error(tree):
+    root = tree("notes.txt")
+    for source, message in (
+        (root / "nothing.vtu", "no such file or folder"),
+        (f"{root}/*.vtu", "no file fits"),
+        (root, "no mesh files in this folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            find_sources([source])
+
+
+def test_clashing_names_get_their_suffix_or_an_error(tree):
+    root = tree("a/x.vtu", "a/x.stl", "a/y.vtu", "b/x.vtu")
+    assert names(root / "a") == ["x.stl", "x.vtu", "y"]
+    with pytest.raises(InputError, match=r"two samples would be called 'x\.vtu'"):
+        find_sources([root / "a/x.vtu", root / "b/x.vtu"])
+
+
+def test_openfoam_cases_are_one_sample_each(tree):
+    root = tree(
+        "one/constant/polyMesh/points",
+        "one/system/controlDict",
+        "one/0/U",
+        "one/0.5/U",
+        "one/log.simpleFoam",
+        "one/VTK/one_1.vtk",
+        "two/system/controlDict",
+    )
+    assert names(root) == ["one", "two"]
+    assert names(root / "one") == ["one"]
+    files = {f.relative_to(root).as_posix() for f in source_files(find_sources([root / "one"])[0])}
+    assert files == {
+        "one/constant/polyMesh/points",
+        "one/system/controlDict",
+        "one/0/U",
+        "one/0.5/U",
+    }
+
+
+def test_files_of_an_index_are_no_samples_but_are_hashed(tree):
+    root = tree("f/a_0.vtu", "f/a_1.pvtu", "f/a_1_0.vtu", "f/alone.vtu", "x.xdmf", "x.h5")
+    (root / "f/a.pvd").write_text(
+        '<VTKFile><DataSet timestep="0" file="a_0.vtu"/><DataSet file="a_1.pvtu"/>'
+        '<DataSet file="../../../etc/passwd"/><DataSet file="a.pvd"/></VTKFile>'
+    )
+    (root / "f/a_1.pvtu").write_text('<Piece Source="a_1_0.vtu"/>')
+    (root / "x.xdmf").write_text("<DataItem>x.h5:/data0</DataItem>")
+    assert names(root) == ["f/a", "f/alone", "x"]
+    by_name = {s.name: s for s in find_sources([root])}
+    assert [p.name for p in source_files(by_name["f/a"])] == [
+        "a.pvd",
+        "a_0.vtu",
+        "a_1.pvtu",
+        "a_1_0.vtu",
+    ]
+    assert [p.name for p in source_files(by_name["x"])] == ["x.xdmf", "x.h5"]
+
+
+def test_plaid_layout_gives_names_and_splits(tree):
+    root = tree(
+        "infos.yaml",
+        "data/train/sample_000000000/meshes/mesh_000000000.cgns",
+        "data/train/sample_000000007/meshes/mesh_000000000.cgns",
+        "data/test/sample_000000003/meshes/mesh_000000000.cgns",
+    )
+    for source in (root, root / "data", f"{root}/data/*/*/meshes/*.cgns"):
+        found = find_sources([source])
+        assert [(s.name, s.split) for s in found] == [
+            ("sample_000000000", "train"),
+            ("sample_000000003", "test"),
+            ("sample_000000007", "train"),
+        ]
+    (root / "data/train/sample_000000007/meshes/mesh_000000001.cgns").write_text("")
+    with pytest.raises(InputError, match="several meshes"):
+        find_sources([root])
+
+
+def test_branches_take_a_folder_as_a_sample(tree):
+    root = tree("car1/s.vtp", "car1/v.vtu", "car2/s.vtp", "car2/v.vtu", "readme.txt")
+    branches = {"surface": "*.vtp", "volume": "v.vtu"}
+    assert names(root, branches=branches) == ["car1", "car2"]
+    source = find_sources([root], {"branches": branches})[1]
+    assert [(b, p.name) for b, p in source.files] == [("surface", "s.vtp"), ("volume", "v.vtu")]
+    (root / "car2/v.vtu").unlink()
+    with pytest.raises(InputError, match="no file fits branch 'volume'"):
+        find_sources([root], {"branches": branches})
+
+
+def test_hashes_are_relative_and_of_contents(tree):
+    root = tree("a/x.vtu")
+    (root / "a/x.vtu").write_bytes(b"abc")
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert hash_files([root / "a/x.vtu"], root) == {"a/x.vtu": digest}
+    with pytest.raises(InputError, match="cannot read"):
+        hash_files([root / "missing"], root)

@@ -1,0 +1,55 @@
+import random
+
+import pytest
+
+from meshsim.check import InputError
+from meshsim.data.splits import DEFAULT, split
+
+NAMES = [f"flow_{k:03d}" for k in range(40)]
+
+
+def test_fractions_divide_everything_once():
+    out = split(NAMES, {"train": 0.5, "valid": 0.25, "test": 0.25})
+    assert [len(out[k]) for k in ("train", "valid", "test")] == [20, 10, 10]
+    assert sorted(name for members in out.values() for name in members) == NAMES
+
+
+def test_order_of_names_does_not_matter_the_seed_does():
+    shuffled = NAMES[:]
+    random.Random(1).shuffle(shuffled)
+    rule = {"train": 0.8, "test": 0.2}
+    assert split(shuffled, rule) == split(NAMES, rule)
+    assert split(NAMES, rule, seed=1) != split(NAMES, rule)
+
+
+@pytest.mark.parametrize("n", range(1, 25))
+def test_the_default_never_leaves_train_empty(n):
+    out = split(NAMES[:n], DEFAULT)
+    assert len(out["train"]) >= 1 and sum(map(len, out.values())) == n
+
+
+def test_names_and_patterns_come_before_fractions():
+    out = split(NAMES, {"test": ["flow_00*", "flow_039"], "train": 0.9, "valid": 0.1})
+    assert out["test"] == [*NAMES[:10], "flow_039"]
+    assert len(out["valid"]) == 3 and not set(out["train"]) & set(out["test"])
+    assert split(["a", "b"], {"test": "b", "train": "rest"}) == {"test": ["b"], "train": ["a"]}
+    assert split(["a", "b"], {"train": ["a"]}) == {"train": ["a"]}  # the rest is left out
+    assert split(["a[1]"], {"train": ["a[1]"]}) == {"train": ["a[1]"]}  # a name, not a pattern
+    assert split([], {"train": 1.0}) == {"train": []}
+
+
+@pytest.mark.parametrize(
+    "rule, message",
+    [
+        ({"train": 0.8, "test": 0.3}, "add up to 1"),
+        ({"train": 1.5, "test": -0.5}, "add up to 1"),
+        ({"train": "rest", "test": 0.5}, "add up to 1"),
+        ({"test": ["flow_1000"]}, "no sample fits 'flow_1000'.*did you mean"),
+        ({"a": ["flow_001"], "b": ["flow_0*"]}, "'flow_001' is in 'a' already"),
+        ({"train": True}, "expected a fraction"),
+        ({"train": {"x": 1}}, "expected a fraction"),
+    ],
+)
+def test_bad_rules(rule, message):
+    with pytest.raises(InputError, match=message):
+        split(NAMES, rule)

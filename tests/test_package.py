@@ -1,0 +1,41 @@
+"""What holds for the package as a whole: cheap import, public names, small files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import meshsim
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch_geometric", "pyvista", "vtk", "vtkmodules", "skfem", "gmsh", "matplotlib", "meshio")
+
+
+def test_import_is_cheap() -> None:
+    """`import meshsim` and its data structures load none of the heavy packages."""
+    code = (
+        "import sys, meshsim; meshsim.Mesh; meshsim.Series; meshsim.Sample;"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in meshsim.__all__:
+        assert getattr(meshsim, name) is not None
+    assert set(meshsim.__all__) <= set(dir(meshsim))
+
+
+def test_files_stay_small() -> None:
+    """No source file has more than 500 lines."""
+    sources = [*(ROOT / "meshsim").rglob("*.py"), *(ROOT / "datasets").rglob("*.py")]
+    long = {str(p): n for p in sources if (n := len(p.read_text().splitlines())) > 500}
+    assert not long
+
+
+def test_datasets_and_viz_are_no_packages() -> None:
+    """An `__init__.py` there would shadow packages of those names from the repository root."""
+    for folder in ("datasets", "viz"):
+        assert not list((ROOT / folder).rglob("__init__.py"))
