@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from meshsim.check import InputError, WorkError
+from meshsim.data.preprocessing import start_worker
 from meshsim.solvers.channel import Channel, no_slip
 from meshsim.solvers.navier_stokes import FlowProblem, March
 from meshsim.solvers.taylor_hood import TaylorHood
@@ -238,7 +239,8 @@ def generate(
             if progress:
                 progress(finished, flows)
         return paths
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker) as pool:
         jobs = [pool.submit(_write, case, path) for case, path in missing]
         for job in as_completed(jobs):
             job.result()

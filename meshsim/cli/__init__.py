@@ -52,6 +52,17 @@ def _app() -> typer.Typer:
     return app
 
 
+def _warn_in_one_line() -> None:
+    """Our own warnings become lines on standard error; those of libraries are not the user's."""
+    warnings.filterwarnings("ignore")
+    warnings.filterwarnings("default", module=r"meshsim\b")
+
+    def show(message: Warning | str, *_: object) -> None:
+        print(f"warning: {one_line(message, 600)}", file=sys.stderr)
+
+    warnings.showwarning = show
+
+
 def _fail(text: str, code: int) -> int:
     print(f"error: {one_line(text, 600)}", file=sys.stderr)
     return code
@@ -63,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     if not debug:
-        warnings.filterwarnings("ignore")
+        _warn_in_one_line()
     try:
         code = _app()(args=arguments, prog_name="meshsim", standalone_mode=False)
         sys.stdout.flush()

@@ -39,7 +39,7 @@ def _run(path: Path) -> dict[str, Any]:
     import json
 
     text = json.loads((path / "simulator.json").read_text())
-    return {"file": str(path), "format": "simulator", **text}
+    return {**text, "file": str(path), "format": "simulator"}
 
 
 def _store(path: Path) -> dict[str, Any]:

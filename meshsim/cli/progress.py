@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TypeAlias
 
 
-class Progress(Protocol):
-    """`progress(done, total, note)`: called as often as the work likes."""
-
-    def __call__(self, done: float, total: float, note: str = "") -> None: ...
+Progress: TypeAlias = Callable[..., None]
+"""`progress(done, total, note)`: called as often as the work likes; the note may be left out."""
 
 
 def clock(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -163,7 +164,7 @@ def _run(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, Outcome], No
 
 def _pooled(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, Outcome], None, None]:
     """Outcomes as they come; ends early when a worker dies."""
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker)
     waiting = iter(jobs)
     running: dict[Future[Outcome], Job] = {}
     try:
@@ -187,11 +188,13 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, Outcome],
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
     """Leave Ctrl-C to the parent, use one thread, and end when the parent ends."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # unwinding lets libraries give back their semaphores; a plain end would be reported as a leak
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     torch.set_num_threads(1)
     parent = parent_process()
     assert parent is not None

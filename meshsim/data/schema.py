@@ -251,26 +251,30 @@ def columns(x: Tensor, lead: int) -> Tensor:
 def _check_place(place: Place, field: Field, values: bool) -> None:
     if place.frames is None:
         assert place.values is not None
-        _check_rows(columns(place.values, 1), field, place.rows, "")
+        _check_rows(place.values, field, place.rows, "")
         if values:
             check_finite(place.values, "values")
         return
     total = len(place.frames)
+    shape = getattr(place.frames, "shape", None)
+    if shape is not None and not values:  # known without reading
+        _check_rows(torch.empty(shape[1:], device="meta"), field, place.rows, "")
+        return
     first = read_block(place.frames, 0, 1)
     step = block_length(first[0].numel() * first.element_size())
     for start in range(0, total if values else 1, step):
         block = first if not values else read_block(place.frames, start, min(start + step, total))
         for t, frame in enumerate(block, start):
-            _check_rows(columns(frame, 1), field, place.rows, f"frame {t}: ")
+            _check_rows(frame, field, place.rows, f"frame {t}: ")
             if values:
                 check_finite(frame, f"frame {t}")
 
 
 def _check_rows(x: Tensor, field: Field, rows: int | None, where: str) -> None:
-    if rows is not None and len(x) != rows:
-        raise InputError(f"{where}expected {rows} rows, got {len(x)}")
-    if x.shape[1] != field.components:
-        raise InputError(f"{where}expected {field.components} components, got {x.shape[1]}")
+    if rows is not None and (x.dim() == 0 or len(x) != rows):
+        raise InputError(f"{where}expected {rows} rows, got shape {tuple(x.shape)}")
+    if (got := prod(x.shape[1:])) != field.components:
+        raise InputError(f"{where}expected {field.components} components, got {got}")
 
 
 def _missing(sample: Sample, field: Field) -> str:

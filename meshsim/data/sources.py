@@ -24,6 +24,8 @@ SUFFIXES = frozenset([*_VTK, *_PARALLEL, *_SOLVERS, *_SURFACES, "xdmf", "npz"])
 _INDEXES = frozenset(["pvd", "vtm", "xdmf", *_PARALLEL])
 _REFERENCE = re.compile(rb"""(?:file|Source)\s*=\s*["']([^"'<>]+)["']|>\s*([^<>:\s]+\.h5):""")
 
+_SPLITS = {s: s for s in ("train", "valid", "test")} | {"val": "valid", "validation": "valid"}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -60,7 +62,8 @@ def search(
     """Every sample in files, globs, folders (searched in depth) and case directories, sorted.
 
     A folder in PLAID's layout (`data/<split>/sample_*/meshes/*.cgns`) gives a sample a folder and
-    its splits. Files that a `.pvd` or another index names are parts of it, not samples.
+    its splits, and so do folders called train, valid (val, validation) and test. Files that a
+    `.pvd` or another index names are parts of it, not samples.
 
     Arguments:
         sources: paths or patterns; "**" goes through folders.
@@ -194,7 +197,9 @@ def _plaid(file: Path, root: Path, branch: str) -> Source | None:
 def _source(path: Path, root: Path, files: tuple[tuple[str, Path], ...]) -> Source:
     relative = _relative(path, root)
     name = relative if path.is_dir() else str(Path(relative).with_suffix("").as_posix())
-    return Source(path.resolve().name if name == "." else name, path, files, relative)
+    top = relative.partition("/")[0] if "/" in relative else ""
+    split = _SPLITS.get(top, "")
+    return Source(path.resolve().name if name == "." else name, path, files, relative, split)
 
 
 def _unique(found: list[Source]) -> list[Source]:

@@ -35,6 +35,8 @@ _PARTS = {
 # OpenFOAM's patch types on which nothing is known in advance.
 _OPEN_KINDS = ("empty", "symmetry", "symmetryplane", "wedge", "cyclic", "cyclicami", "processor")
 
+_OPEN_PARTS = ("periodic", "cyclic", "symmetry")
+
 
 def guess_node_type(name: str, kind: str = "") -> NodeType:
     """The node type that a boundary's name suggests, NORMAL if none.
@@ -46,7 +48,7 @@ def guess_node_type(name: str, kind: str = "") -> NodeType:
     >>> [guess_node_type(name).name for name in ("Inlet", "upper wall", "cylinder", "symmetry")]
     ['INFLOW', 'WALL', 'OBSTACLE', 'NORMAL']
     """
-    if kind.lower() in _OPEN_KINDS:
+    if kind.lower() in _OPEN_KINDS or any(part in name.lower() for part in _OPEN_PARTS):
         return NodeType.NORMAL
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
     for node_type, (parts, whole) in _PARTS.items():

@@ -96,8 +96,11 @@ class Built:
         self.form = Form(known, z is not None, exact)
         self.ours = bool(about)
         self.dim = points.shape[1] if z is None else 2
-        tidy = order if (order != np.arange(len(order))).any() else tree.get("file_order")
-        order = about.get("order", tidy)
+        given = about.get("order", tree.get("file_order"))
+        if given is None and (order != np.arange(len(order))).any():
+            given = order
+        if given is not None and not np.array_equal(np.sort(given), np.arange(len(order))):
+            raise InputError("`file_order` does not name each cell once")
         mesh = Mesh(
             points[:, : self.dim],
             [_cells(block) for block in top],
@@ -106,7 +109,7 @@ class Built:
             global_fields={
                 k: self.form(f"global:{k}", v) for k, v in tree.get("global_fields", {}).items()
             },
-            file_order=None if order is None else as_tensor(order, torch.int64),
+            file_order=None if given is None else as_tensor(given, torch.int64),
             z=about.get("z", tree.get("z")) if z is None else about.get("z", z),
         )
         place = np.full(self.n_rows, -1, np.int64)
@@ -149,7 +152,7 @@ class Built:
         covered = tree.get("covered", {})
         for name, group in named.items():
             cells = group["cells"]
-            at = np.searchsorted(rows, cells)
+            at = np.asarray(np.searchsorted(rows, cells))
             parts[name] = [_face_cells(self.top, sizes[at], gather(nodes, of, at))]
             kinds[name] = group.get("kind", "")
             fields[name] = {

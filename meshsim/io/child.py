@@ -38,10 +38,19 @@ def told(error: BaseException) -> str:
     if isinstance(error, ValueError):
         said = _said(error)
         unread = said.startswith(("invalid literal", "could not convert"))
-        return f"is damaged: a word is no number ({said.rsplit(':', 1)[-1].strip()})" if unread else said
+        return (
+            f"is damaged: a word is no number ({said.rsplit(':', 1)[-1].strip()})"
+            if unread
+            else said
+        )
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return f"{type(error).__name__}: {_said(error)}"
+    said = _said(error).strip("'\"")
+    if said.startswith(("Unable to synchronously", "Link iteration", "Can't")):
+        return f"is damaged or ends early (HDF5: {said.partition('(')[2].rstrip(')') or said})"
+    if isinstance(error, KeyError | IndexError | TypeError | AttributeError | OverflowError):
+        return f"is damaged ({type(error).__name__}: {said})"
+    return f"{type(error).__name__}: {said}"
 
 
 def _said(error: BaseException) -> str:

@@ -78,9 +78,7 @@ class Lazy:
         if self.place == "points":
             points = tree["points"][:, : built.dim]
             if len(points) != built.mesh.n_points:
-                raise InputError(
-                    f"{where}: {len(points)} points (expected {built.mesh.n_points})"
-                )
+                raise InputError(f"{where}: {len(points)} points (expected {built.mesh.n_points})")
             return built.form.cast("", points)
         fields = tree[f"{self.place}_fields"]
         if self.name not in fields:

@@ -78,11 +78,11 @@ class Worker:
         if code == 0:  # it ended while idle, just as we asked
             raise BrokenPipeError
         if code > 0:
-            raise Crash(f"it ended its reader (exit code {code})")
+            raise Crash(f"its reader ended (exit code {code})")
         name = signal.Signals(-code).name
         if name in ("SIGXCPU", "SIGKILL"):
             raise Crash(f"reading it took too long or too much memory ({name})")
-        raise Crash(f"it crashed its reader ({name})")
+        raise Crash(f"its reader crashed on it ({name}): a damaged file?")
 
     def close(self) -> None:
         """End the child."""

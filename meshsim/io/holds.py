@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +56,7 @@ class Holds:
 
 
 _VTK = frozenset(NUMBERS)
-_SURFACE = {
+_SURFACE: dict[str, Any] = {
     "boundaries": False, "boundary_fields": False, "kinds": False, "globals": False,
     "plane": False,
 }  # fmt: skip
@@ -119,10 +121,10 @@ def check(obj: Mesh | Series | Sample, name: str) -> None:
     for mesh in meshes:
         wrong = sorted({block.type for block in mesh.cells} - holds.types)
         if wrong:
-            able = [n for n, h in HOLDS.items() if not set(wrong) - h.types]
+            rest = [n for n, h in HOLDS.items() if not set(wrong) - h.types]
             raise InputError(
                 f".{name} cannot hold cells of type {', '.join(wrong)}"
-                f" (formats that can: {', '.join(able) or 'none'})"
+                f" (formats that can: {', '.join(rest) or 'none'})"
             )
 
 
@@ -131,8 +133,8 @@ def sentences(obj: Mesh | Series | Sample, name: str) -> list[str]:
     holds, branch, out = HOLDS[name], branch_of(obj), []
     mesh = branch.mesh if isinstance(branch, Series) else branch
 
-    def lost(what: str, found: object) -> None:
-        names = ", ".join(map(str, found)) if not isinstance(found, str) else found  # type: ignore[call-overload]
+    def lost(what: str, found: Iterable[str]) -> None:
+        names = ", ".join(found)
         out.append(f".{name} cannot hold {what}: {names} {'are' if ',' in names else 'is'} lost")
 
     if isinstance(obj, Sample) and obj.parameters and not holds.parameters:

@@ -98,7 +98,11 @@ def _eager(tree: Tree, form: Format, planar: bool) -> Series:
         for name, values in series[place].items():
             if place == "cell":
                 values = values[:, built.rows]
-            if built.form.planar and values.ndim == 3 and flat(values.reshape(-1, *values.shape[2:])):
+            if (
+                built.form.planar
+                and values.ndim == 3
+                and flat(values.reshape(-1, *values.shape[2:]))
+            ):
                 values = np.ascontiguousarray(values[:, :, :2])
                 flattened.add(name)
             out[name] = values

@@ -104,7 +104,9 @@ def _same_points(path: Path, tree: Tree, rows: np.ndarray, mesh: Mesh) -> None:
         return
     mine, theirs = mesh.points.double().numpy(), tree["points"][rows]
     if theirs.shape[1] < mine.shape[1]:
-        raise InputError(f"{path}: coordinates in {theirs.shape[1]}-D, the mesh is {mine.shape[1]}-D")
+        raise InputError(
+            f"{path}: coordinates in {theirs.shape[1]}-D, the mesh is {mine.shape[1]}-D"
+        )
     away = np.abs(theirs[:, : mine.shape[1]] - mine).max(1)
     worst = int(np.argmax(away))
     if away[worst] > 1e-5 * np.ptp(mine, axis=0).max():

@@ -153,9 +153,7 @@ def _cells(zone: Any, blocks: list[Tree], n: int) -> int:
             zone, "Elements_polyhedron", NFACE, numbers, start, len(block["rows"]),
             block["offsets"],
         )  # fmt: skip
-        first = _section(
-            zone, "Faces", NGON, block["nodes"] + 1, first, len(sizes), ragged(sizes)
-        )
+        first = _section(zone, "Faces", NGON, block["nodes"] + 1, first, len(sizes), ragged(sizes))
     return first
 
 

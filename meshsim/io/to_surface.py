@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from typing import BinaryIO
 
 import numpy as np
@@ -56,7 +57,7 @@ def _rings(plain: Tree, first: int) -> list[str]:
     _, offsets, nodes = in_file_order(plain["blocks"])
     words = (nodes + first).astype(str).tolist()
     ends = offsets.tolist()
-    return [" ".join(words[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
+    return [" ".join(words[a:b]) for a, b in pairwise(ends)]
 
 
 def obj(plain: Tree, file: BinaryIO) -> None:

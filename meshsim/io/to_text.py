@@ -139,5 +139,3 @@ def _data(file: BinaryIO, kind: str, name: str, parts: list[tuple[int, np.ndarra
             f"{i} {' '.join(map(repr, row))}" for i, row in enumerate(rows.tolist(), first + 1)
         ]
     file.write(("\n".join([*lines, f"$End{kind}"]) + "\n").encode("utf-8"))
-
-

@@ -254,5 +254,3 @@ def vtk(plain: Tree, file: BinaryIO) -> None:
         if arrays:
             file.write(f"{place.upper()}_DATA {n}\n".encode())
             fields(arrays, "FieldData")
-
-

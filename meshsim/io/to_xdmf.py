@@ -130,16 +130,14 @@ def _topology(found: Tree, heavy: Heavy) -> str:
     blocks = found["blocks"]
     n = sum(len(block["rows"]) for block in blocks)
     if len(blocks) == 1 and blocks[0]["type"] in SIMPLE:
-        _, offsets, nodes = in_file_order(blocks)
+        nodes = in_file_order(blocks)[2]
         kind, values = SIMPLE[blocks[0]["type"]], nodes.reshape(n, -1)
         return (
             f'<Topology TopologyType="{kind}" NumberOfElements="{n}">{heavy.item(values)}'
             "</Topology>"
         )
     values = _mixed(blocks, n)
-    return (
-        f'<Topology TopologyType="Mixed" NumberOfElements="{n}">{heavy.item(values)}</Topology>'
-    )
+    return f'<Topology TopologyType="Mixed" NumberOfElements="{n}">{heavy.item(values)}</Topology>'
 
 
 def _mixed(blocks: list[Tree], n: int) -> np.ndarray:

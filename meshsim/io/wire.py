@@ -70,7 +70,7 @@ def decode(read: Callable[[memoryview], None], limit: int) -> Any:
     for dtype, shape in zip(dtypes, shapes, strict=True):
         array = np.empty(shape, dtype)
         if array.size:
-            read(memoryview(array.reshape(-1).view(np.uint8)))
+            read(array.reshape(-1).view(np.uint8).data)
         arrays.append(array)
 
     def rebuild(x: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meshsim.render.colour import Number, nice_ticks, tick_texts
+from meshsim.render.colour import Number, coordinate_texts, nice_ticks
 from meshsim.render.layout import Frame, arrange, caption, shorten, text_width
 from meshsim.render.view import View
 
@@ -199,7 +199,7 @@ class Board:
         most = min(max(int(width / (6 * font) if axis == 0 else height / (3 * font)), 2), 9)
         for few in range(most, 1, -1):
             values = nice_ticks(*self.view.reach(axis), most=few)
-            texts = tick_texts(values)[0]
+            texts = coordinate_texts(values)
             points = np.array(values)[:, None].repeat(2, 1)
             places = self.view.pixels(points, width, height)[:, axis].tolist()
             sizes = [text_width(t, font) + 8 * self.layout.unit for t in texts]

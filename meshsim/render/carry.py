@@ -40,12 +40,11 @@ def carry(data: Mesh, goal: Mesh) -> tuple[Mesh, int]:
     if data.dim != goal.dim:
         raise InputError(f"expected meshes of one dimension, got {data.dim}-D and {goal.dim}-D")
     grid = to_pyvista(data.replace(point_fields={}, cell_fields={}))
-    matrix, outside = _weights(grid, _three(goal.points, data.z))
+    matrix, _, outside = _locate(grid, _three(goal.points, data.z))
     point = {name: _mix(matrix, values) for name, values in data.point_fields.items()}
     cell = {}
     if data.cell_fields:
-        found = np.asarray(grid.find_closest_cell(_three(goal.cell_centres, data.z))).reshape(-1)
-        place = torch.from_numpy(found.astype(np.int64))
+        place = torch.from_numpy(_locate(grid, _three(goal.cell_centres, data.z))[1])
         cell = {name: values.cpu()[place] for name, values in data.cell_fields.items()}
     return goal.with_fields(point, cell), outside
 
@@ -57,27 +56,49 @@ def _three(points: Tensor, z: float | None) -> Array:
     return values
 
 
-def _weights(grid: Any, points: Array) -> tuple[Any, int]:
-    """Shape functions at the nearest place of each point, (n, N) sparse, and how many lie apart."""
-    from scipy.sparse import csr_matrix
-    from vtkmodules.vtkCommonCore import mutable
+def _locate(grid: Any, points: Array) -> tuple[Any, Array, int]:
+    """Where points lie in a grid.
 
-    cells, nearest = grid.find_closest_cell(points, return_closest_point=True)
-    nearest = np.asarray(nearest).reshape(-1, 3)
-    apart = np.linalg.norm(nearest - points, axis=1)
-    columns, shares, starts = [], [], [0]
-    place, sub, distance, local = [0.0] * 3, mutable(0), mutable(0.0), [0.0] * 3
-    for number, target in zip(np.asarray(cells).reshape(-1), nearest, strict=True):
-        cell = grid.GetCell(int(number))
-        share = [0.0] * cell.GetNumberOfPoints()
-        cell.EvaluatePosition(target, place, sub, local, distance, share)
-        columns += [cell.GetPointId(i) for i in range(len(share))]
+    Returns:
+        (n, N) sparse matrix of shape functions at the nearest place of each point; (n,) int64
+        its cell; and how many points lie outside.
+    """
+    from scipy.sparse import csr_matrix
+    from vtkmodules.vtkCommonCore import mutable, vtkIdList
+    from vtkmodules.vtkCommonDataModel import vtkStaticCellLocator
+
+    locator = vtkStaticCellLocator()
+    locator.SetDataSet(grid)
+    locator.BuildLocator()
+    size = float(np.linalg.norm(np.ptp(grid.points, axis=0)))
+    nearest, place, local = [0.0] * 3, [0.0] * 3, [0.0] * 3
+    cell, sub, distance, found = mutable(0), mutable(0), mutable(0.0), vtkIdList()
+    cells, columns, shares, starts, outside = [], [], [], [0], 0
+
+    def weigh(number: int, x: Any) -> tuple[int, list[float]]:
+        share = [0.0] * grid.GetCell(number).GetNumberOfPoints()
+        return grid.GetCell(number).EvaluatePosition(x, place, sub, local, distance, share), share
+
+    for x in points.tolist():
+        locator.FindClosestPoint(x, nearest, cell, sub, distance)
+        outside += float(distance) > (1e-6 * size) ** 2
+        chosen = int(cell)
+        inside, share = weigh(chosen, nearest)
+        if inside != 1:  # VTK takes the mirror image of a wedge for the wedge: look around
+            locator.FindCellsWithinBounds([v for c in nearest for v in (c, c)], found)
+            for i in range(found.GetNumberOfIds()):
+                inside, other = weigh(found.GetId(i), nearest)
+                if inside == 1:
+                    chosen, share = found.GetId(i), other
+                    break
+        corners = grid.GetCell(chosen)
+        cells.append(chosen)
+        columns += [corners.GetPointId(i) for i in range(len(share))]
         shares += share
         starts.append(len(columns))
     shape = (len(points), grid.n_points)
     matrix = csr_matrix((np.array(shares), np.array(columns), np.array(starts)), shape)
-    size = float(np.linalg.norm(np.ptp(grid.points, axis=0)))
-    return matrix, int((apart > 1e-6 * size).sum())
+    return matrix, np.array(cells, np.int64), outside
 
 
 def _mix(matrix: Any, values: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from meshsim.render.board import Board
 from meshsim.render.layout import Frame
 from meshsim.render.output import save_png, target
 from meshsim.render.panel import Mark, Panel
+from meshsim.render.raster import stroke
 from meshsim.render.scene import Surface, pair_keys, surface
 from meshsim.render.values import frame
 from meshsim.render.view import look, used_points
@@ -75,6 +76,8 @@ def cells(
     tints = [
         (_pale(_colour(i + len(names))), f"region {name}") for i, name in enumerate(mesh.regions)
     ]
+    if len(mesh.regions) == 1 and len(next(iter(mesh.regions.values()))) == mesh.n_cells:
+        tints = [(PLAIN, tints[0][1])]  # one region of everything needs no colour
     legend = names + tints
     if len(legend) > MOST:
         legend = [*legend[:MOST], ((255, 255, 255), f"and {len(legend) - MOST} more")]
@@ -89,15 +92,22 @@ def cells(
     painted = np.full((mesh.n_cells, 3), PLAIN if mesh.cell_dim > 1 else THIN, dtype=np.float64)
     for (colour, _), members in zip(tints, mesh.regions.values(), strict=True):
         painted[members.cpu().numpy()] = colour
-    unit = max(width / 1000, 0.8)
-    marks = [] if mesh.cell_dim != 2 else _lines(mesh, shown, 7 * unit)
-    panel = Panel(mesh, eye, *board.boxes[0][2:], edges=True, shown=shown, marks=marks)
+    line = 3.5 * max(width / 1000, 0.8)
+    sides = [] if mesh.cell_dim != 2 else _sides(mesh)
+    marks = [] if eye.flat else _marks(mesh, shown, sides, 2 * line)
+    size = board.boxes[0][2:]
+    panel = Panel(mesh, eye, *size, edges=True, shown=shown, marks=marks)
     pixels = panel.cell_colours(painted)
     if mesh.cell_dim == 3:
         found = _patches(mesh, shown)[panel.triangle]
         on = found >= 0
         pixels[on] = np.array([_colour(i) for i in range(len(names))] or [PLAIN])[found[on]]
-    return save_png(board.compose([panel.paint(pixels)]), path)
+    image = panel.paint(pixels)
+    if eye.flat:
+        place = eye.pixels(mesh.points.detach().cpu().double().numpy(), *size)[:, :2]
+        for i, ends in enumerate(sides):
+            image = stroke(image, place[ends], line, _colour(i))
+    return save_png(board.compose([image]), path)
 
 
 def _counts(mesh: Mesh) -> str:
@@ -108,17 +118,19 @@ def _counts(mesh: Mesh) -> str:
     return f"{mesh.n_points} points; cells: {cells}"
 
 
-def _lines(mesh: Mesh, shown: Surface, width: float) -> list[Mark]:
-    """The boundaries of two-dimensional cells, as sides of triangles."""
-    keys = pair_keys(shown.corners, np.roll(shown.corners, -1, 1), mesh.n_points)
+def _sides(mesh: Mesh) -> list[Array]:
+    """The faces of each boundary of two-dimensional cells, as pairs of points: (n, 2) each."""
     first = mesh.faces.offsets[:-1].cpu().numpy()
     nodes = mesh.faces.nodes.cpu().numpy()
-    marks = []
-    for i, boundary in enumerate(mesh.boundaries.values()):
-        start = first[boundary.faces.cpu().numpy()]
-        known = pair_keys(nodes[start], nodes[start + 1], mesh.n_points)
-        marks.append(Mark(np.isin(keys, known), _colour(i), 1.0, width))
-    return marks
+    starts = [first[boundary.faces.cpu().numpy()] for boundary in mesh.boundaries.values()]
+    return [np.stack([nodes[start], nodes[start + 1]], 1) for start in starts]
+
+
+def _marks(mesh: Mesh, shown: Surface, sides: list[Array], width: float) -> list[Mark]:
+    """Boundaries of a surface in space, as sides of triangles that others may hide."""
+    keys = pair_keys(shown.corners, np.roll(shown.corners, -1, 1), mesh.n_points)
+    known = [pair_keys(ends[:, 0], ends[:, 1], mesh.n_points) for ends in sides]
+    return [Mark(np.isin(keys, k), _colour(i), 1.0, width) for i, k in enumerate(known)]
 
 
 def _patches(mesh: Mesh, shown: Surface) -> Array:

@@ -92,6 +92,19 @@ def tick_texts(values: Sequence[Number]) -> tuple[list[str], str]:
     return texts, f"×10{str(power).translate(SUPERSCRIPT)}" if power else ""
 
 
+def coordinate_texts(values: Sequence[Number]) -> list[str]:
+    """Texts that need no power of ten beside them.
+
+    >>> coordinate_texts([0.0, 2e-7])
+    ['0', '2×10⁻⁷']
+    """
+    texts, power = tick_texts(values)
+    return [
+        text + power if value or not power else "0"
+        for text, value in zip(texts, values, strict=True)
+    ]
+
+
 def colour_map(name: str) -> Array:
     """(256, 3) uint8 of a Matplotlib colour map."""
     from matplotlib import colormaps

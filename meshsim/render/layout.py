@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from meshsim.render.colour import Number, Scale, nice_ticks, tick_texts
+from meshsim.render.colour import Number, Scale, coordinate_texts, nice_ticks
 from meshsim.render.view import View
 
 Box = tuple[int, int, int, int]  # left, top, width, height
@@ -153,7 +153,7 @@ def _gutter(view: View, font: Number, unit: Number) -> float:
     """Room for the numbers left of a planar panel."""
     if not view.flat:
         return 0.0
-    texts = [t for most in range(2, 9) for t in tick_texts(nice_ticks(*view.reach(1), most))[0]]
+    texts = [t for most in range(2, 9) for t in coordinate_texts(nice_ticks(*view.reach(1), most))]
     return max(text_width(t, font) for t in texts) + 10 * unit
 
 

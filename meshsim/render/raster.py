@@ -115,3 +115,19 @@ def thicken(corners: Array, half: float) -> tuple[Array, Array]:
     return np.concatenate([np.stack([p, q, r], 1), np.stack([r, s, q], 1)]), np.repeat(
         ends, len(corners), axis=0
     )
+
+
+def stroke(image: Array, segments: Array, width: float, colour: tuple[int, int, int]) -> Array:
+    """The image with segments drawn over it.
+
+    Arguments:
+        image: (height, width, 3) uint8.
+        segments: (n, 2, 2) float: across and down of both ends, in pixels.
+        width: of the line, in pixels.
+        colour: 0..255.
+    """
+    n, (high, wide) = 3, image.shape[:2]
+    ends = np.pad(segments * n, [(0, 0), (0, 0), (0, 1)])
+    seen, _ = rasterise(thicken(ends, width * n / 2)[0], wide * n, high * n)
+    cover = (seen >= 0).reshape(high, n, wide, n).mean((1, 3))[..., None]
+    return np.asarray(np.rint(image * (1 - cover) + np.array(colour) * cover), np.uint8)

@@ -69,13 +69,29 @@ def _unit(x: Any) -> Array:
     return x / np.linalg.norm(x)
 
 
+def upright(points: Array) -> str:
+    """The axis that points upwards, as far as the shape tells.
+
+    A body that stands on the ground lies on one side of zero along one axis, which is not its
+    longest; one without such an axis, but clearly flat, lies with its shortest axis up; for all
+    others it is z.
+    """
+    low, high = points.min(0), points.max(0)
+    extent = high - low
+    standing = [a for a in range(3) if low[a] > -0.02 * extent[a]]
+    if len(standing) == 1 and extent[standing[0]] < extent.max():
+        return "xyz"[standing[0]]
+    first, second, _ = np.argsort(extent, kind="stable")
+    return "xyz"[first] if extent[first] < 0.65 * extent[second] else "z"
+
+
 def look(points: Array, view: str = "auto", up: str | None = None) -> View:
     """The view on points: from the front for planar meshes, from a raised corner for others.
 
     Arguments:
         points: (N, 2|3) float, everything that is to be seen.
         view: "auto", or "x", "y", "z" for the view along that axis.
-        up: "x", "y" or "z"; None: z, or the shortest axis of a body that is clearly flat.
+        up: "x", "y" or "z"; None: a guess, see `upright`.
 
     Returns:
         A view whose rectangle encloses the points.
@@ -92,8 +108,7 @@ def look(points: Array, view: str = "auto", up: str | None = None) -> View:
         if view == "auto" and flat:
             view = "xyz"[order[0]]
         if up is None:
-            low = extent[order[0]] < 0.65 * extent[order[1]]
-            up = "xyz"[order[0]] if low and view == "auto" else "y" if view == "z" else "z"
+            up = upright(points) if view == "auto" else "y" if view == "z" else "z"
         for value in (up, view) if view != "auto" else (up,):
             check_known(value, "xyz", "axis")
         if up == view:

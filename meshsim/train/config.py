@@ -169,7 +169,14 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole recipe; `fields` are those of the schema, over what the store says of them."""
+    """A whole recipe.
+
+    Arguments:
+        data, train, model, simulator: see there.
+        fields: {name: entry of a schema}. Entries with a role choose the fields to train on,
+            and take what they do not say from the store's schema; if none has a role, they
+            change entries of the store's.
+    """
 
     data: DataConfig
     train: TrainConfig

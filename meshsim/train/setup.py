@@ -63,9 +63,14 @@ class Facts:
 
 
 def schema_of(config: Config, store: Store) -> Schema:
-    """The store's schema with the recipe's fields over it."""
+    """The fields to train on.
+
+    Fields of the recipe with a role are the schema, and take what they do not say from the
+    store's; if none has a role, they change entries of the store's schema.
+    """
     held = {} if store.schema is None else store.schema.to_dict()
-    table = held | {name: held.get(name, {}) | f for name, f in config.fields.items()}
+    own = {name: held.get(name, {}) | entry for name, entry in config.fields.items()}
+    table = own if any("role" in f for f in config.fields.values()) else held | own
     if not table:
         raise InputError(f"{store.path} has no schema and the recipe no [fields]: nothing to learn")
     return Schema.from_dict(table)

@@ -28,6 +28,7 @@ hidden_layers = 1
 steps = 6
 threads = 1
 checkpoint_every = 2
+log_every = 1
 """
 
 

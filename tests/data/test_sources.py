@@ -136,3 +136,11 @@ def test_hashes_are_relative_and_of_contents(tree):
     assert hash_files([root / "a/x.vtu"], root) == {"a/x.vtu": digest}
     with pytest.raises(InputError, match="cannot read"):
         hash_files([root / "missing"], root)
+
+
+def test_folders_called_train_and_test_say_the_split(tmp_path):
+    for name in ("train/a.vtu", "val/b.vtu", "test/c.vtu", "d.vtu"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = {source.name: source.split for source in find_sources([tmp_path])}
+    assert found == {"train/a": "train", "val/b": "valid", "test/c": "test", "d": ""}

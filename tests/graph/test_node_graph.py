@@ -73,6 +73,7 @@ def test_points_and_nodes_are_the_same_without_periodicity():
         ("wing-upper", "", "AIRFOIL"),
         ("swing", "", "NORMAL"),
         ("symmetry", "", "NORMAL"),
+        ("PeriodicTop", "", "NORMAL"),
         ("blades", "wall", "WALL"),
         ("frontAndBack", "empty", "NORMAL"),
         ("top", "symmetryPlane", "NORMAL"),

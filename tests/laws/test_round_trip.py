@@ -97,7 +97,10 @@ def same(a: Mesh, b: Mesh, holds: Holds) -> None:
     equal(torch.nn.functional.pad(a.points, (0, 1)) if flat else a.points, b.points, "points")
     same_cells(a, b)
     pad = {"u", "flux"} if flat else set()
-    for x, y, what in ((a.point_fields, b.point_fields, "point"), (a.cell_fields, b.cell_fields, "cell")):
+    for x, y, what in (
+        (a.point_fields, b.point_fields, "point"),
+        (a.cell_fields, b.cell_fields, "cell"),
+    ):
         x = {k: torch.nn.functional.pad(v, (0, 1)) if k in pad else v for k, v in x.items()}
         same_fields(x, y, what)
     if holds.boundaries:
@@ -184,7 +187,11 @@ def test_nothing_else_is_lost(suffix, name, tmp_path):
         for name_, values in mesh.cell_fields.items():
             wanted = values.reshape(len(values), -1).double()
             rows = by_type(mesh, back)
-            equal(wanted[rows], back.cell_fields[name_].reshape(len(values), -1)[:, : wanted.shape[1]], name_)
+            equal(
+                wanted[rows],
+                back.cell_fields[name_].reshape(len(values), -1)[:, : wanted.shape[1]],
+                name_,
+            )
     else:
         assert "cannot hold fields" in said
     if not holds.regions:

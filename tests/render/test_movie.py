@@ -47,7 +47,7 @@ def test_one_scale_for_all_times_and_few_colours(tmp_path, boards):
 
 def test_the_time_is_written_on_every_frame(tmp_path, boards):
     frames = imageio.imread(render.movie(wave(), "p", tmp_path / "m.gif", width=400))
-    corner = frames[:, : boards[0].boxes[0][1] - 20, -90:]
+    corner = frames[:, : boards[0].boxes[0][1] - 8, -90:]
     assert all((c < 128).any() for c in corner)
     assert len({c.tobytes() for c in corner}) == 5
     assert stamps([0.5, 0.75, 1.0]) == ["t = 0.5", "t = 0.8", "t = 1.0"]

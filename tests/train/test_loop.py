@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import os
+import signal
 
 import pytest
 import torch
 
 from meshsim.check import InputError, WorkError
+from meshsim.data.files import Lock
 from meshsim.simulator import Simulator
-from meshsim.train import Config, evaluate, train
+from meshsim.train import Config, checkpoint, evaluate, train
 from meshsim.train import loop as loops
 
 
@@ -70,6 +73,48 @@ def test_a_stopped_run_ends_with_the_same_weights(recipe, tmp_path, extra, bundl
         for run in ("whole", "parts")
     ]
     assert [x for x in logs[0] if x] and len(logs[0]) == len(logs[1])
+
+
+def test_ctrl_c_saves_where_the_run_stands(recipe, tmp_path):
+    config = Config.from_dict(recipe())
+    train(config, tmp_path / "whole")
+    before = signal.getsignal(signal.SIGINT)
+
+    def progress(done, total, note=""):
+        if note.startswith("step 8/"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "parts", progress=progress)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert checkpoint.read(tmp_path / "parts" / "checkpoint.safetensors")[1]["step"] == 8
+    train(config, tmp_path / "parts")
+    assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
+
+
+def test_ctrl_c_inside_an_update_waits_for_its_end(recipe, tmp_path, monkeypatch):
+    config = Config.from_dict(recipe())
+    train(config, tmp_path / "whole")
+    average = loops.average
+
+    def interrupted(*arguments):
+        if arguments[-1] == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        average(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loops, "average", interrupted)
+        train(config, tmp_path / "parts")
+    assert checkpoint.read(tmp_path / "parts" / "checkpoint.safetensors")[1]["step"] == 7
+    train(config, tmp_path / "parts")
+    assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
+
+
+def test_two_processes_do_not_train_into_one_run(recipe, tmp_path):
+    config = Config.from_dict(recipe())
+    (tmp_path / "run").mkdir()
+    with Lock(tmp_path / "run" / ".lock", "this run"), pytest.raises(WorkError, match="another"):
+        train(config, tmp_path / "run")
 
 
 def test_a_finished_run_is_not_trained_again(recipe, tmp_path, monkeypatch):

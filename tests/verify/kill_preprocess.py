@@ -90,15 +90,16 @@ def group_ends(group: int, patience: float = 20.0) -> bool:
     return False
 
 
-def children(pid: int) -> list[int]:
-    """Process ids of the children of a process (Linux)."""
+def workers_of(pid: int) -> list[int]:
+    """Process ids of the spawned workers of a process (Linux)."""
     out = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
+            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+            spawned = b"spawn_main" in (stat.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(fields[1]) == pid:
+        if parent == pid and spawned:
             out.append(int(stat.parent.name))
     return out
 
@@ -141,25 +142,31 @@ def main() -> int:
         for trial in range(given.trials):
             path = work / f"killed_{trial}"
             history = []
-            for _ in range(given.kills):
-                process = start(work / "in", path, given.workers)
-                # somewhere between two commits, sometimes before the first
+            for kill in range(given.kills):
                 before = committed(path)
-                wanted = draw.randint(before, max(before, given.flows - 1))
-                wait_for(process, path, wanted)
-                time.sleep(draw.uniform(0.0, 1.5) * each)
+                if before == given.flows:
+                    break
+                process = start(work / "in", path, given.workers)
+                if draw.random() < 0.2:
+                    time.sleep(draw.uniform(0.0, 5.0))  # while it starts, or at the first samples
+                else:
+                    half = (given.flows - before + 1) // 2
+                    wait_for(process, path, before + draw.randint(0, half))
+                    time.sleep(draw.uniform(0.0, 1.5) * each)
+                workers = workers_of(process.pid)
                 if process.poll() is not None:
                     break
-                victims = children(process.pid)
-                if draw.random() < 0.25 and victims:
-                    os.kill(draw.choice(victims), signal.SIGKILL)  # a worker: the rest must go on
-                    process.wait()
+                total += 1
+                if kill % 4 == 1 and workers:
+                    os.kill(draw.choice(workers), signal.SIGKILL)
+                    code = process.wait()  # the others have to go on, and finish
                     history.append("a worker")
+                    if code:
+                        wrong.append(f"trial {trial}: exit code {code} after a worker was killed")
                 else:
+                    history.append("the parent")
                     process.kill()
                     process.wait()
-                    history.append("the parent")
-                total += 1
                 if not group_ends(process.pid):
                     wrong.append(f"trial {trial}: a process outlived its parent")
                     os.killpg(process.pid, signal.SIGKILL)

@@ -69,7 +69,7 @@ VTK_TYPES: dict[int, tuple[str, int]] = {
     37: ("pyramid19", 19),
     42: ("polyhedron", 0),
 }
-NODES: dict[str, int] = {name: k for name, k in VTK_TYPES.values()} | {"pyramid14": 14}
+NODES: dict[str, int] = {**dict(VTK_TYPES.values()), "pyramid14": 14}
 
 DIM = {"vertex": 0, "line": 1, "triangle": 2, "quad": 2, "polygon": 2}  # others: 3
 
@@ -149,9 +149,7 @@ def by_size(
     rows = np.flatnonzero(other & (sizes > 0))
     if len(rows):
         flat = gather(nodes, offsets, rows)
-        blocks.append(
-            {"type": rest, "nodes": flat, "offsets": ragged(sizes[rows]), "rows": rows}
-        )
+        blocks.append({"type": rest, "nodes": flat, "offsets": ragged(sizes[rows]), "rows": rows})
     return blocks
 
 
@@ -181,10 +179,10 @@ def stack_components(fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         found = [n for n in rest if n in fields]
         same = all(fields[n].shape == values.shape and values.ndim == 1 for n in found)
         vector = stem.rstrip("_")
-        if rest and vector and found == rest[: len(found)] and found and same:
-            if vector not in fields:
-                out[vector] = np.stack([values, *(fields[n] for n in found)], axis=1)
-                used.update(found)
-                continue
+        whole = bool(found) and found == rest[: len(found)] and same
+        if whole and vector and vector not in fields:
+            out[vector] = np.stack([values, *(fields[n] for n in found)], axis=1)
+            used.update(found)
+            continue
         out[name] = values
     return out

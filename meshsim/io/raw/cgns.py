@@ -269,9 +269,7 @@ def _inside(solution: Node, data: np.ndarray) -> np.ndarray:
 def _spread_cells(out: Tree, n_cells: int) -> None:
     """Cell fields have rows for cells of the top dimension only: tell which they are."""
     top = out.pop("top_rows", None)
-    total = sum(
-        len(b["offsets"]) - 1 if "offsets" in b else len(b["nodes"]) for b in out["blocks"]
-    )
+    total = sum(len(b["offsets"]) - 1 if "offsets" in b else len(b["nodes"]) for b in out["blocks"])
     if top is None or total == n_cells or not out["cell_fields"]:
         return
     expect(len(top) == n_cells, f"has {len(top)} cells (the zone announces {n_cells})")

@@ -102,9 +102,9 @@ def sections(zone: Node, dim: int, base: Node, notes: list[str]) -> Tree:
     return out
 
 
-def _ngons(found: list[tuple[int, int, int, Node]]) -> Tree:
+def _ngons(found: list[tuple[int, int, int, Node]]) -> dict[int, Tree]:
     """Sections of the faces of polyhedra, by the number of their first face."""
-    faces: Tree = {}
+    faces: dict[int, Tree] = {}
     for first, last, _, node in found:
         nodes = node.array("ElementConnectivity")
         expect(nodes is not None, f"section {node.name!r} has no connectivity")
@@ -123,9 +123,7 @@ def _block(kind: int, nodes: np.ndarray, n: int, where: str) -> Tree:
     expect(kind in TYPES, f"section {where!r}: CGNS cell type {kind} is not supported")
     name, order = TYPES[kind]
     k = NODES[name]
-    expect(
-        len(nodes) == n * k, f"section {where!r}: {len(nodes)} indices (expected {n} x {k})"
-    )
+    expect(len(nodes) == n * k, f"section {where!r}: {len(nodes)} indices (expected {n} x {k})")
     cells = nodes.reshape(n, k) - 1
     return {"type": name, "nodes": cells if order is None else cells[:, order]}
 
@@ -139,17 +137,17 @@ def _ragged(
         good = len(of) == n + 1 and of[0] == 0 and (np.diff(of) >= 0).all()
         expect(good and of[-1] <= len(nodes), f"section {where!r} has damaged offsets")
         return nodes, of
-    sizes, starts, at = [], [], 0
+    found, starts, at = [], [], 0
     for _ in range(n):
         expect(at < len(nodes), f"section {where!r} ends early")
-        size = int(nodes[at])
-        expect(0 < size <= len(nodes) - at - 1, f"section {where!r} is damaged")
-        sizes.append(size)
+        k = int(nodes[at])
+        expect(0 < k <= len(nodes) - at - 1, f"section {where!r} is damaged")
+        found.append(k)
         starts.append(at + 1)
-        at += size + 1
-    size = np.array(sizes, np.int64)
-    of = ragged(size)
-    index = np.repeat(np.array(starts, np.int64) - of[:-1], size) + np.arange(of[-1])
+        at += k + 1
+    sizes = np.array(found, np.int64)
+    of = ragged(sizes)
+    index = np.repeat(np.array(starts, np.int64) - of[:-1], sizes) + np.arange(of[-1])
     return nodes[index], of
 
 
@@ -181,7 +179,7 @@ def _mixed(nodes: np.ndarray, offsets: np.ndarray | None, n: int, where: str) ->
     return blocks
 
 
-def _polyhedra(numbers: np.ndarray, offsets: np.ndarray, faces: Tree) -> Tree:
+def _polyhedra(numbers: np.ndarray, offsets: np.ndarray, faces: dict[int, Tree]) -> Tree:
     """Polyhedra from the numbers of their faces."""
     all_nodes, of, first = _all_faces(faces)
     index = first(numbers)
@@ -193,7 +191,7 @@ def _polyhedra(numbers: np.ndarray, offsets: np.ndarray, faces: Tree) -> Tree:
     }
 
 
-def _all_faces(faces: Tree) -> tuple[np.ndarray, np.ndarray, Any]:
+def _all_faces(faces: dict[int, Tree]) -> tuple[np.ndarray, np.ndarray, Any]:
     expect(faces, "polyhedra without a section of their faces (NGON_n)")
     starts = sorted(faces)
     sizes = np.concatenate([np.diff(faces[s]["offsets"]) for s in starts])
@@ -210,7 +208,7 @@ def _all_faces(faces: Tree) -> tuple[np.ndarray, np.ndarray, Any]:
     return nodes, ragged(sizes), place
 
 
-def _from_parents(faces: Tree) -> Tree | None:
+def _from_parents(faces: dict[int, Tree]) -> Tree | None:
     """Polyhedra from the two cells that each face names."""
     if any(section["parents"] is None for section in faces.values()):
         return None
@@ -246,7 +244,7 @@ def _kind(bc: Node, base: Node) -> tuple[str, str]:
 
 
 def _conditions(
-    zone: Node, base: Node, numbers: np.ndarray, faces: Tree, notes: list[str]
+    zone: Node, base: Node, numbers: np.ndarray, faces: dict[int, Tree], notes: list[str]
 ) -> tuple[Tree, Tree]:
     groups: Tree = {}
     boundaries: Tree = {}
@@ -278,7 +276,7 @@ def _conditions(
 
 
 def _elements(
-    name: str, kind: str, ids: np.ndarray, numbers: np.ndarray, faces: Tree,
+    name: str, kind: str, ids: np.ndarray, numbers: np.ndarray, faces: dict[int, Tree],
     groups: Tree, boundaries: Tree, notes: list[str],
 ) -> None:  # fmt: skip
     order = np.argsort(numbers, kind="stable")
@@ -348,17 +346,17 @@ def structured(zone: Node, size: np.ndarray, base: Node, notes: list[str]) -> Tr
 def _boxes(ids: np.ndarray) -> np.ndarray:
     """The cells between the points of a grid, i fastest, in VTK's order of corners."""
     d = ids.ndim
-    corners = {
+    table: dict[int, list[tuple[int, ...]]] = {
         0: [()],
         1: [(0,), (1,)],
         2: [(0, 0), (1, 0), (1, 1), (0, 1)],
         3: [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0),
             (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)],
-    }[d]  # fmt: skip
+    }  # fmt: skip
     parts = [
         ids[tuple(slice(c, n - 1 + c) for c, n in zip(corner, ids.shape, strict=True))]
         .transpose()
         .reshape(-1)
-        for corner in corners
+        for corner in table[d]
     ]
     return np.stack(parts, 1)

@@ -73,7 +73,7 @@ def _corners(
 
 def _shape(name: str, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Corners (c, k) in VTK's order, and which cells truly have the shape."""
-    _, n4, k, faces = SHAPES[name]
+    faces = SHAPES[name][3]
     c = len(table)
     is_four = table[..., 3] >= 0
     # the base: any face of a tetrahedron or hexahedron, a triangle of a wedge, a pyramid's square

@@ -83,8 +83,8 @@ class Cursor:
             expect(n >= 0 and self.at + n <= len(self.words), "ends early")
             words = self.words[self.at : self.at + n]
             self.at += n
-            out = np.array(words).astype(np.float64 if kind == "f8" else np.int64) if n else None
-            out = np.zeros(0, np.int64) if out is None else out
+            number = np.float64 if kind == "f8" else np.int64
+            out = np.array(words).astype(number) if n else np.zeros(0, number)
         return out if kind == "f8" else out.astype(np.int64)
 
     def ints(self, n: int, kind: str = "i4") -> list[int]:
@@ -238,7 +238,8 @@ def _elements_binary_2(cursor: Cursor, parsed: Parsed, total: int) -> None:
         k = _size(number)
         table = cursor.take("i4", n * (1 + tags + k)).reshape(n, 1 + tags + k)
         keys = table[:, 1 : 1 + min(tags, 2)]
-        starts = np.flatnonzero(np.r_[True, (keys[1:] != keys[:-1]).any(1)]) if tags else [0]
+        new = np.append(True, (keys[1:] != keys[:-1]).any(1))
+        starts: list[int] = np.flatnonzero(new).tolist()
         for a, b in zip(starts, [*starts[1:], n], strict=True):
             physical = int(table[a, 1]) if tags > 0 else 0
             entity = int(table[a, 2]) if tags > 1 else 0
@@ -364,8 +365,8 @@ def _tree(parsed: Parsed) -> Tree:
         "groups": {name: {"cells": np.concatenate(rows)} for name, rows in groups.items()},
         "notes": list(dict.fromkeys(notes)),
     }
-    for name, rows in entities.items():
-        out["groups"].setdefault(name, {"cells": np.concatenate(rows), "entity": True})
+    for name, some in entities.items():
+        out["groups"].setdefault(name, {"cells": np.concatenate(some), "entity": True})
     _fields(parsed, out, tags, np.concatenate(numbers))
     return out
 

@@ -7,9 +7,7 @@ import numpy as np
 from meshsim.io.raw import DIM, Tree, expect
 
 
-def merge(
-    parts: list[Tree], names: list[str], weld: bool = True, compare: bool = True
-) -> Tree:
+def merge(parts: list[Tree], names: list[str], weld: bool = True, compare: bool = True) -> Tree:
     """One tree of several; each part becomes a group of its name.
 
     Points of different parts that coincide exactly, and carry the same values, become one (with
@@ -25,8 +23,9 @@ def merge(
     if len(parts) == 1:
         return parts[0]
     top = max(p["points"].shape[1] for p in parts)
-    points = np.concatenate([np.pad(q, ((0, 0), (0, top - q.shape[1])))
-                             for q in (p["points"] for p in parts)])
+    points = np.concatenate(
+        [np.pad(q, ((0, 0), (0, top - q.shape[1]))) for q in (p["points"] for p in parts)]
+    )
     notes = [note for p in parts for note in p.get("notes", [])]
     point_fields = _common(parts, "point_fields", notes)
     keep, new, told = _welded(parts, points, point_fields if compare else {}, weld)

@@ -17,7 +17,9 @@ def read(path: str, options: Tree) -> Tree:
         data = {name: file[name] for name in file.files}
     expect("points" in data, f"has no array `points` (got {', '.join(list(data)[:8]) or 'none'})")
     for name, values in data.items():
-        expect(values.dtype.kind in "biufU", f"`{name}` has dtype {values.dtype} (expected numbers)")
+        expect(
+            values.dtype.kind in "biufU", f"`{name}` has dtype {values.dtype} (expected numbers)"
+        )
     times = np.atleast_1d(data["times"]).astype(np.float64) if "times" in data else None
     out: Tree = {
         "exact": True,  # shapes are as they are meant
@@ -84,7 +86,9 @@ def _blocks(data: dict[str, np.ndarray]) -> list[Tree]:
         k = NODES[kind]
         shape = block["nodes"].shape
         if k:
-            expect(len(shape) == 2 and shape[1] == k, f"`cells/{kind}`: shape {shape}, not (C, {k})")
+            expect(
+                len(shape) == 2 and shape[1] == k, f"`cells/{kind}`: shape {shape}, not (C, {k})"
+            )
     return list(blocks.values())
 
 
@@ -102,7 +106,9 @@ def _boundaries(data: dict[str, np.ndarray]) -> Tree:
                     found["nodes"].append(values.astype(np.int64))
                 continue
             shape = words[2].rstrip("0123456789")
-            expect(shape in CORNERS and values.ndim == 2, f"`{key}`: expected (n, k) of a face type")
+            expect(
+                shape in CORNERS and values.ndim == 2, f"`{key}`: expected (n, k) of a face type"
+            )
             found["sizes"].append(np.full(len(values), CORNERS[shape]))
             found["nodes"].append(values[:, : CORNERS[shape]].astype(np.int64).reshape(-1))
     for key, values in data.items():

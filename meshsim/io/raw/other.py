@@ -21,7 +21,7 @@ def read(path: str, options: Tree) -> Tree:
     kept = []
     for i, block in enumerate(mesh.cells):
         n = len(block.data)
-        if block.type in NODES and NODES[block.type]:
+        if NODES.get(block.type):
             nodes = np.asarray(block.data, np.int64)
             expect(nodes.ndim == 2 and nodes.shape[1] == NODES[block.type], f"damaged {block.type}")
             blocks.append({"type": block.type, "nodes": nodes, "rows": np.arange(at, at + n)})

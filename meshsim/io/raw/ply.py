@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Element:
 
 
 def read(path: str, options: Tree) -> Tree:
-    """A PLY file as a tree; names of the form base_0, base_1 … (as `write` makes them) are joined."""
+    """A PLY file as a tree; properties named base_0, base_1 … are joined."""
     data = content(path)
     elements, form, at, comments = _header(data)
     order = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
@@ -174,7 +175,7 @@ def _even(data: bytes, at: int, element: Element, order: str) -> tuple[Tree, int
         place += np.dtype(kind).itemsize * max(n, 0)
         if n < 0 or place > len(data):
             return None
-    row = []
+    row: list[Any] = []
     for i, ((_, kind, of), n) in enumerate(zip(element.properties, sizes, strict=True)):
         row += [(f"n{i}", order + of)] if of else []
         row += [(f"p{i}", order + kind, (n,))] if of else [(f"p{i}", order + kind)]
@@ -228,7 +229,9 @@ def _tree(values: dict[str, Tree], comments: list[str]) -> Tree:
     return {
         "points": points if points.dtype.kind == "f" else points.astype(np.float64),
         "blocks": blocks,
-        "point_fields": _ours(vertex, about["point"], "point", dtypes) if about else _vectors(vertex),
+        "point_fields": _ours(vertex, about["point"], "point", dtypes)
+        if about
+        else _vectors(vertex),
         "cell_fields": _ours(cell_fields, about["cell"], "cell", dtypes)
         if about
         else _vectors(cell_fields),
@@ -283,10 +286,10 @@ def _vectors(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
                 break
         else:
             base = name.removesuffix("_0")
-            parts = tuple(f"{base}_{i}" for i in range(len(columns)) if f"{base}_{i}" in columns)
-            if base != name and len({columns[p].dtype for p in parts}) == 1:
-                out[base] = np.stack([columns[part] for part in parts], 1)
-                taken.update(parts)
+            several = [f"{base}_{i}" for i in range(len(columns)) if f"{base}_{i}" in columns]
+            if base != name and len({columns[part].dtype for part in several}) == 1:
+                out[base] = np.stack([columns[part] for part in several], 1)
+                taken.update(several)
             else:
                 out[name] = columns[name]
     return out

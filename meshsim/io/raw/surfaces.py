@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -88,9 +89,7 @@ def _stl_text(data: bytes) -> tuple[np.ndarray, list[tuple[str, int]]]:
 
 def _off(data: bytes) -> Tree:
     """Object File Format: OFF, COFF, NOFF, STOFF and their combinations, ASCII."""
-    lines = [
-        bare for line in data.splitlines() if (bare := line.split(b"#", 1)[0].strip())
-    ]
+    lines = [bare for line in data.splitlines() if (bare := line.split(b"#", 1)[0].strip())]
     expect(lines, "holds nothing")
     head = re.match(rb"(ST)?(C)?(N)?(4)?(n)?OFF(?![A-Za-z])\s*(BINARY\b)?(.*)", lines[0])
     expect(head, "does not start with OFF")
@@ -141,7 +140,8 @@ def _off(data: bytes) -> Tree:
 
 
 def _face_lines(words: list[bytes], m: int) -> list[bytes]:
-    lines, at = [], 0
+    lines: list[bytes] = []
+    at = 0
     for _ in range(m):
         expect(at < len(words), f"ends early (expected {m} faces, got {len(lines)})")
         size = int(words[at])
@@ -190,7 +190,7 @@ def _obj(data: bytes) -> Tree:
                 nodes += cell
                 sizes.append(len(cell))
             else:
-                for a, b in zip(cell, cell[1:], strict=False):
+                for a, b in pairwise(cell):
                     lines += (a, b)
                     line_sizes.append(2)
         elif line[:2] in (b"g ", b"o "):
@@ -209,9 +209,7 @@ def _obj(data: bytes) -> Tree:
             {"type": "line", "nodes": np.array(lines, np.int64).reshape(-1, 2), "rows": rows}
         )
     meaning = {"vt": "texture coordinates", "vn": "normals", "p": "points of clouds"}
-    notes = [
-        f"{n} {meaning[key]} were left out" for key, n in dropped.items() if key in meaning
-    ]
+    notes = [f"{n} {meaning[key]} were left out" for key, n in dropped.items() if key in meaning]
     cells = {
         key: {"cells": np.concatenate([np.arange(a, b) for a, b in runs])}
         for key, runs in groups.items()

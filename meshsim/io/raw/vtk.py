@@ -82,7 +82,10 @@ def run(reader: Any) -> Any:
     finally:
         vtkOutputWindow.SetInstance(before)
         vtkLogger.SetStderrVerbosity(loud)
-    for message in said.GetOutput().split("\n\n"):
+    words = said.GetOutput() or ""
+    if isinstance(words, bytes):
+        words = words.decode("utf-8", "replace")
+    for message in words.split("\n\n"):
         first, _, text = message.strip().partition("\n")
         if first.startswith("ERROR") or "rror reading" in text or "rror parsing" in text:
             raise ValueError(text.split("): ", 1)[-1])
@@ -156,7 +159,7 @@ def _fields(data: Any, n: int, where: str, notes: list[str]) -> dict[str, np.nda
     out = {}
     for i in range(data.GetNumberOfArrays()):
         found = data.GetAbstractArray(i)
-        name = found.GetName() or f"field{i}"
+        name = _name(found, i)
         if not found.IsA("vtkDataArray"):
             notes.append(f"{where} field {name!r} is not numeric and was left out")
             continue
@@ -167,15 +170,22 @@ def _fields(data: Any, n: int, where: str, notes: list[str]) -> dict[str, np.nda
     return out
 
 
+def _name(found: Any, i: int) -> str:
+    name = found.GetName()
+    if isinstance(name, bytes):  # no UTF-8
+        name = name.decode("utf-8", "replace")
+    return name or f"field{i}"
+
+
 def _globals(data: Any) -> Tree:
     out: Tree = {"global_fields": {}, "extras": {}}
     for i in range(data.GetNumberOfArrays()):
         found = data.GetAbstractArray(i)
-        name = found.GetName() or f"field{i}"
+        name = _name(found, i)
         ours = name == "meshsim" or name.startswith("meshsim:")
         if found.IsA("vtkStringArray"):
             if ours:
-                out["extras"][name] = found.GetValue(0)
+                out["extras"][name] = str(found.GetValue(0)) if found.GetNumberOfValues() else ""
         elif found.IsA("vtkDataArray"):
             values = array(found)
             if name == "meshsim":
@@ -286,8 +296,9 @@ def _surface(data: Any, notes: list[str]) -> tuple[list[Tree], np.ndarray | None
             kinds.append(np.full(n, kind))
     if not nodes:
         return [], None
-    flat, size, kind = (np.concatenate(x) for x in (nodes, sizes, kinds))
-    return _split(flat, ragged(size), _links(kind, size), notes)
+    size = np.concatenate(sizes)
+    kinds_of_all = _links(np.concatenate(kinds), size)
+    return _split(np.concatenate(nodes), ragged(size), kinds_of_all, notes)
 
 
 def _links(kinds: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -304,7 +315,6 @@ def _split(
     Returns:
         The blocks, and for each cell the cell of the file that it comes from (None: itself).
     """
-    sizes = np.diff(offsets)
     if not np.isin(kinds, CHAINS).any():
         return by_size(nodes, offsets, SURFACE), None
     expect(np.isin(kinds, FLAT).all(), "chains of cells mixed with volume cells are not supported")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
 import zlib
 from collections.abc import Iterator
@@ -346,11 +347,12 @@ class File:
         elif where == "BINARY":
             path = beside(self.path, text)
             expect(os.path.exists(path), f"names {text}, which is not there")
-            order = {"big": ">", "little": "<"}.get(item.get("Endian", "").lower(), "=")
             with open(path, "rb") as file:
                 file.seek(int(item.get("Seek", 0)))
-                flat = np.frombuffer(file.read(), dtype.newbyteorder(order))[:count]
-            flat = flat.astype(dtype)
+                raw = file.read(count * dtype.itemsize)
+            flat = np.frombuffer(raw[: len(raw) // dtype.itemsize * dtype.itemsize], dtype)
+            little = item.get("Endian", "").lower() != "big"
+            flat = flat.astype(dtype) if little == (sys.byteorder == "little") else flat.byteswap()
             expect(len(flat) == count, f"{text} ends early (expected {count} numbers)")
         else:
             raise ValueError(f"data items of format {where!r} are not supported")
@@ -412,12 +414,13 @@ def _mixed(stream: np.ndarray, base: int, n: int) -> list[Tree]:
             expect(start < len(values), "ends early in its topology")
             at = start + 1
             for _ in range(values[start]):
-                expect(at < len(values), "ends early in its topology")
+                expect(at < len(values) and values[at] >= 1, "ends early in its topology")
                 at += 1 + values[at]
         else:
             if k == 0:
                 expect(start < len(values), "ends early in its topology")
                 k = values[start]
+                expect(k >= 1, "a cell without points in its topology")
                 start += 1
             rows, starts = places.setdefault((number, k), ([], []))
             rows.append(row)
@@ -431,8 +434,9 @@ def _mixed(stream: np.ndarray, base: int, n: int) -> list[Tree]:
         name = MIXED[number][0]
         cells = stream[np.array(starts)[:, None] + np.arange(k)] - base
         if name == "polygon":
-            blocks.append({"type": name, "nodes": cells.reshape(-1),
-                           "offsets": np.arange(len(cells) + 1) * k, "rows": np.array(rows)})  # fmt: skip
+            of = np.arange(len(cells) + 1) * k
+            flat = cells.reshape(-1)
+            blocks.append({"type": name, "nodes": flat, "offsets": of, "rows": np.array(rows)})
         else:
             expect(k == {"vertex": 1, "line": 2}.get(name, k), f"a {name} of {k} points")
             blocks.append({"type": name, "nodes": cells, "rows": np.array(rows)})
