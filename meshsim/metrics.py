@@ -174,7 +174,8 @@ def compare(
     truth: Float[Tensor, "T N c"],
     prediction: Float[Tensor, "T N c"],
     *,
-    one_step: Float[Tensor, "T N c"] | None = None,
+    one_step: Float[Tensor, "K N c"] | None = None,
+    frames: Int[Tensor, " K"] | None = None,
     n: int = 50,
 ) -> dict[str, float]:
     """RMSE of one step, of the first `n` steps and of the whole rollout; its relative L2 too.
@@ -182,8 +183,9 @@ def compare(
     Arguments:
         truth: (T, N, c), frames after the starting one.
         prediction: (T, N, c), the rollout.
-        one_step: (T, N, c), each frame predicted from the true frame before it; without it the
+        one_step: (K, N, c), frames predicted from the true frame before each; without it the
             rollout's first step counts as the one step.
+        frames: (K,) which frames those are; None for all.
         n: the middle horizon; left out when the trajectory is shorter.
 
     Returns:
@@ -193,7 +195,7 @@ def compare(
         raise InputError("`truth`: expected at least one frame, got none")
     out = {"one_step": rmse(truth[:1], prediction[:1])}
     if one_step is not None:
-        out["one_step"] = rmse(truth, one_step)
+        out["one_step"] = rmse(truth if frames is None else truth[frames], one_step)
     if len(truth) >= n:
         out[f"rollout_{n}"] = rmse(truth[:n], prediction[:n])
     out["rollout_all"] = rmse(truth, prediction)
@@ -202,13 +204,18 @@ def compare(
 
 
 def baselines(
-    history: Float[Tensor, "H N c"], truth: Float[Tensor, "T N c"], *, n: int = 50
+    history: Float[Tensor, "H N c"],
+    truth: Float[Tensor, "T N c"],
+    *,
+    frames: Int[Tensor, " K"] | None = None,
+    n: int = 50,
 ) -> dict[str, dict[str, float]]:
     """What `compare` gives for persistence, the time mean and the last known period.
 
     Arguments:
         history: (H, N, c), known frames; the last is the starting frame.
         truth: (T, N, c), frames after it.
+        frames: (K,) the frames on which one step is judged; None for all.
         n: the middle horizon.
 
     Returns:
@@ -216,11 +223,12 @@ def baselines(
         period in the history.
     """
     steps = len(truth)
-    before = torch.cat([history[-1:], truth[:-1]])
-    mean = time_mean(truth)
+    at = torch.arange(steps) if frames is None else frames
+    before, mean = torch.cat([history[-1:], truth[:-1]]), time_mean(truth)
+    held = persistence(history[-1], steps)
     out = {
-        "persistence": compare(truth, persistence(history[-1], steps), one_step=before, n=n),
-        "time_mean": compare(truth, mean, one_step=mean, n=n),
+        "persistence": compare(truth, held, one_step=before[at], frames=at, n=n),
+        "time_mean": compare(truth, mean, one_step=mean[at], frames=at, n=n),
     }
     nodes, component = probes(history)
     period = find_period(history[:, nodes, component])

@@ -33,6 +33,8 @@ from meshsim.symmetry import mirror, reflection
 if TYPE_CHECKING:
     from meshsim.graph import MeshGraph
 
+__all__ = ["BoundaryRule", "Simulator"]
+
 
 class Simulator(nn.Module):
     """A trained network and everything needed to call it on a mesh.

@@ -186,7 +186,7 @@ def _model(
 
 
 def _parts(cls: type[Simulator], document: Mapping[str, Any], model: nn.Module) -> Simulator:
-    from meshsim.simulator import BoundaryRule
+    from meshsim.inputs import BoundaryRule
 
     return cls(
         model,

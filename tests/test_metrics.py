@@ -127,6 +127,9 @@ def test_compare_takes_one_step_predictions_where_it_has_them():
     assert errors["one_step"] == pytest.approx(0.25)
     assert errors["rollout_50"] == rmse(truth[:50], rolled[:50]) < errors["rollout_all"]
     assert compare(truth, rolled)["one_step"] == 0
+    some = torch.tensor([3, 50])
+    judged = compare(truth, rolled, one_step=truth[some] + 0.5, frames=some)
+    assert judged["one_step"] == pytest.approx(0.5)
     assert "rollout_50" not in compare(truth[:49], rolled[:49])
     with pytest.raises(InputError, match="at least one frame"):
         compare(truth[:0], truth[:0])

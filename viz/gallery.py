@@ -20,6 +20,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("gallery.html"))
     chosen = parser.parse_args()
+    if not chosen.folder.is_dir():
+        parser.error(f"{chosen.folder}: no such folder")
     files = sorted(f for f in chosen.folder.rglob("*") if f.suffix[1:].lower() in KINDS.split())
     pictures, failed = {}, []
     with TemporaryDirectory() as folder:

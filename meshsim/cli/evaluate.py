@@ -12,6 +12,10 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained simulator.")],
     store: Annotated[Path, typer.Argument(metavar="STORE", help="A store.")],
     split: Annotated[str, typer.Option("--split", help="Which samples.")] = "test",
+    start: Annotated[
+        int, typer.Option("--start", metavar="FRAME", help="Where rollouts start; before: history.")
+    ] = 0,
+    steps: Annotated[int | None, typer.Option("--steps", help="Default: to the end.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure one-step, n-step and full-rollout errors beside persistence and the time mean."""
@@ -22,7 +26,14 @@ def evaluate(
     from meshsim.train import evaluate as work
 
     with bar("evaluate") as progress:
-        report = work(Simulator.load(run), Store(store), split=split, progress=progress)
+        report = work(
+            Simulator.load(run),
+            Store(store),
+            split=split,
+            start=start,
+            steps=steps,
+            progress=progress,
+        )
     if json:
         print_json(report)
     else:

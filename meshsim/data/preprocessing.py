@@ -7,12 +7,12 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,9 @@ def preprocess(
         ],
         "config": _plain({k: v for k, v in (config or {}).items() if k != "trust"}),
     }
+    _divided([source.name for source in found], found, options)  # complains before the work
     target = _open(Path(store), arguments, options, overwrite)
-    report = Report()
+    report, fresh = Report(), set[str]()
     with target.writing():
         jobs = [_job(source, target, options) for source in found]
         with closing(_run(jobs, workers)) as outcomes:
@@ -107,6 +108,7 @@ def preprocess(
                 if outcome.status == "done":
                     target.commit(job.source.name, job.folder)
                     report.done += 1
+                    fresh.add(job.source.name)
                 elif outcome.status == "same":
                     report.skipped += 1
                 else:
@@ -114,8 +116,13 @@ def preprocess(
                 if progress:
                     finished = report.done + report.skipped + len(report.failed)
                     progress(finished, len(jobs), job.source.name)
-        _drop_odd_ones(target, found, report)
-        _divide(target, found, options)
+        _drop_odd_ones(target, found, fresh, report)
+        # what failed keeps its place, so that a repaired file moves no other
+        stored = set(target.names)
+        divided = _divided(sorted(stored | {s.name for s in found}), found, options)
+        divided = {name: [m for m in members if m in stored] for name, members in divided.items()}
+        if divided != target.splits:
+            target.set_splits(divided)
     report.failed.sort()
     return report
 
@@ -171,7 +178,8 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, Outcome],
         while True:
             # few at a time: an interrupt need not wait for a long queue
             for job in waiting:
-                running[pool.submit(convert, job)] = job
+                with _quiet_start():
+                    running[pool.submit(convert, job)] = job
                 if len(running) >= 2 * workers:
                     break
             if not running:
@@ -186,6 +194,20 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, Outcome],
             for process in processes:
                 process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Processes started meanwhile never see Ctrl-C; this one sees it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it later would undo the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_worker() -> None:
@@ -206,7 +228,7 @@ def start_worker() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _drop_odd_ones(store: Store, found: Sequence[Source], report: Report) -> None:
+def _drop_odd_ones(store: Store, found: Sequence[Source], fresh: set[str], report: Report) -> None:
     """Without a schema, take out samples that lack a field most samples have, or have another."""
     if store.schema is not None:
         return
@@ -230,20 +252,22 @@ def _drop_odd_ones(store: Store, found: Sequence[Source], report: Report) -> Non
             else "is missing (most samples have it)"
         )
         store.remove(name)
+        if name in fresh:
+            report.done -= 1
+        else:
+            report.skipped -= 1
         message = f"sample {name!r}: {what} {trouble}".replace(" expected", ": expected")
         report.failed.append((paths.get(name, name), message))
-        report.done -= 1
 
 
-def _divide(store: Store, found: Sequence[Source], options: Options) -> None:
-    names = store.names
+def _divided(
+    names: Sequence[str], found: Sequence[Source], options: Options
+) -> dict[str, list[str]]:
     said = {source.name: source.split for source in found if source.split}
     rule: Mapping[str, Any] = options.splits or splits.DEFAULT
     if options.splits is None and said:
         rule = {s: [n for n in names if said.get(n) == s] for s in sorted({*said.values()})}
-    divided = splits.split(names, rule, options.seed) if names else {}
-    if divided != store.splits:
-        store.set_splits(divided)
+    return splits.split(names, rule, options.seed)
 
 
 def _plain(value: Any) -> Any:

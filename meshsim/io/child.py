@@ -43,6 +43,8 @@ def told(error: BaseException) -> str:
             if unread
             else said
         )
+    if isinstance(error, EOFError):
+        return f"ends early ({_said(error)})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     said = _said(error).strip("'\"")

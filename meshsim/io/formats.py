@@ -135,7 +135,7 @@ def _head(path: Path) -> bytes:
         start = file.read(8)
     if any(start.startswith(magic) for magic in OPENERS):
         with unpacked(str(path)) as packed:
-            return packed.read(4096)
+            return bytes(packed.read(4096))
     with open(path, "rb") as file:
         return file.read(4096)
 
@@ -171,6 +171,9 @@ def _sniff(path: Path, head: bytes) -> str | None:
         return "off"
     if re.search(rb"^\s*(NDIME|NZONE)\s*=", head, re.M):
         return "su2"
+    facets = int.from_bytes(head[80:84], "little")
+    if facets and path.stat().st_size == 84 + 50 * facets:
+        return "stl"
     if text.startswith(b"solid") and re.search(rb"\bfacet\s+normal\b|\bendsolid\b", head):
         return "stl"
     return None

@@ -31,7 +31,9 @@ class Worker:
 
     def __init__(self, memory: int):
         root = str(Path(__file__).resolve().parents[2])
-        places = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        # relative places would be looked up in the folder we are in, beside strangers' files
+        given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        places = [root, *filter(os.path.isabs, given)]
         self.memory = memory
         self.pid = os.getpid()
         self.process = subprocess.Popen(

@@ -178,7 +178,7 @@ def scale(
     elif high - low <= 1e-6 * max(abs(low), abs(high)):
         half = abs(low) / 2 or 0.5
         low, high = low - half, high + half
-    elif low < 0 < high and min(-low, high) >= 0.6 * max(-low, high) and cmap is None:
+    elif low < 0 < high and min(-low, high) >= 0.5 * max(-low, high) and cmap is None:
         low, high = -max(-low, high), max(-low, high)
         cmap = DIVERGING
     colours = colour_map(cmap or SEQUENTIAL)

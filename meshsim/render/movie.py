@@ -273,7 +273,7 @@ def palette(scales: Sequence[Scale], shaded: bool) -> Array:
     parts = [np.linspace(0, 255, 10)[:, None].repeat(3, 1)]
     for scale, n in zip(scales, levels, strict=True):
         colours = scale.colours[np.linspace(0, 255, n).round().astype(int)]
-        parts += [colours * light for light in ((1.0, 0.87, 0.74) if shaded else (1.0,))]
+        parts += [colours * light for light in ((1.0, 0.9, 0.8, 0.7) if shaded else (1.0,))]
     parts.append(np.array([colour.MISSING]))
     return np.concatenate(parts).round().astype(np.uint8)
 

@@ -31,7 +31,7 @@ def evaluate(
     steps: int | None = None,
     start: int = 0,
     n: int = 50,
-    one_step: bool = True,
+    one_step: int = 50,
     progress: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
     """Errors of every state (one step, n steps, whole rollout) and target, and of the baselines.
@@ -44,8 +44,8 @@ def evaluate(
         start: frame a rollout starts from; the frames before it are known history, from which
             the baseline "last_period" takes its period.
         n: the middle horizon.
-        one_step: also predict each frame from the true one before it; else the rollout's first
-            step stands for it.
+        one_step: how many frames, spread over the rollout, to predict from the true frame
+            before each; 0: the rollout's first step stands for it.
         progress: called with (done, samples, name).
 
     Returns:
@@ -89,7 +89,7 @@ def evaluate_sample(
     steps: int | None = None,
     start: int = 0,
     n: int = 50,
-    one_step: bool = True,
+    one_step: int = 50,
 ) -> dict[str, Errors]:
     """{field: {"model": errors, baseline: errors}} of one sample; see `evaluate`."""
     content = sample.branches[simulator.branch] if simulator.branch else sample.branch
@@ -128,7 +128,7 @@ def _in_time(
     steps: int | None,
     start: int,
     n: int,
-    one_step: bool,
+    one_step: int,
 ) -> dict[str, Errors]:
     stride = frames_a_step(simulator, series, sample.name)
     before = start // stride
@@ -154,28 +154,24 @@ def _in_time(
         ahead = simulator.advance(graph, state)[0]
         return [{k: x[i] for k, x in ahead.items()} for i in range(simulator.bundle)]
 
-    singles: dict[str, list[Tensor]] = {f.name: [] for f in simulator.schema.states}
-    targets: dict[str, list[Tensor]] = {f.name: [] for f in simulator.schema.targets}
     rolled = list(rollout(following, at(before), steps))
-    for i, state in enumerate(rolled):
-        if one_step:
-            ahead = simulator.advance(graph, at(before + i))[0]
-            for name, x in ahead.items():
-                singles[name].append(x[0].cpu())
-        if targets:
-            for name, y in simulator.evaluate(graph, state)[1].items():
-                targets[name].append(y.cpu())
+    chosen = torch.linspace(0, steps - 1, min(one_step, steps)).round().long()  # (K,)
+    ahead = [simulator.advance(graph, at(before + int(i)))[0] for i in chosen]
+    targets = [simulator.evaluate(graph, s)[1] for s in rolled if simulator.schema.targets]
     out: dict[str, Errors] = {}
     for field in fields:
         known = frames[field.name][: before + 1][:, nodes]
         truth = frames[field.name][before + 1 :][:, nodes]
         is_state = field.role == "state"
-        guess = torch.stack(
-            [s[field.name].cpu() for s in rolled] if is_state else targets[field.name]
-        ).to(truth)
-        single = torch.stack(singles[field.name]).to(truth) if is_state and one_step else None
-        out[field.name] = {"model": compare(truth, guess, one_step=single, n=n)}
-        out[field.name] |= baselines(known, truth, n=n)
+        found = [s[field.name].cpu() for s in (rolled if is_state else targets)]
+        guess = torch.stack(found).to(truth)
+        judged: Tensor | None = None
+        if is_state and one_step:
+            judged = torch.stack([a[field.name][0].cpu() for a in ahead]).to(truth)
+        out[field.name] = {
+            "model": compare(truth, guess, one_step=judged, frames=chosen, n=n),
+            **baselines(known, truth, frames=chosen if one_step else chosen.new_zeros(1), n=n),
+        }
         if steps >= 32:
             out[field.name]["wake"] = wake(truth, guess, simulator.dt or 1.0)
     return out

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +17,18 @@ from meshsim.data.files import Lock, writing_to
 from meshsim.data.schema import Schema
 from meshsim.data.store import Store
 from meshsim.simulator import Simulator
-from meshsim.simulator_files import WEIGHTS
 from meshsim.train import checkpoint, threads
 from meshsim.train.batches import Batches
 from meshsim.train.config import Config
 from meshsim.train.evaluate import evaluate
+from meshsim.train.interrupt import interruptible
 from meshsim.train.log import Log
 from meshsim.train.optimise import average, optimisers, rate_factor
 from meshsim.train.plan import Plan, Stage, stages
 from meshsim.train.run import CHECKPOINT, LOCK, open_run, write_record
 from meshsim.train.setup import Facts, build, gather, schema_of, windows_of
 from meshsim.train.step import batch_loss
+from meshsim.train.warm_start import copy_weights, keep_statistics, weights_hash
 
 
 def train(
@@ -72,10 +69,12 @@ def train(
         "recipe": recipe,
         "schema": schema.to_dict(),
         "data": store.fingerprint(),
-        "warm_start": _warm_start_hash(warm_start),
+        "warm_start": weights_hash(warm_start),
     }
     record = open_run(out, asked, overwrite)
     with Lock(out / LOCK, "this run"):
+        for torn in out.glob(".*.tmp"):  # of a run that was killed while it wrote
+            torn.unlink(missing_ok=True)
         run = Run(config, store, schema, out, record, warm_start, progress)
         if record is None:
             run.begin(asked)
@@ -111,10 +110,10 @@ class Run:
             Facts.from_dict(record["facts"]) if record else gather(config, store, schema, progress)
         )
         if record is None and warm_start is not None:
-            _keep_statistics(self.facts, Simulator.load(warm_start))
+            keep_statistics(self.facts, Simulator.load(warm_start))
         self.simulator = build(config, schema, self.facts)
         if warm_start is not None:
-            _copy_weights(self.simulator, Simulator.load(warm_start), warm_start)
+            copy_weights(self.simulator, Simulator.load(warm_start), warm_start)
         self.simulator.to(_device(train.device))
         self.averaged = self._second(self.simulator) if train.ema else self.simulator
         self.simulator.precision = train.precision
@@ -167,17 +166,18 @@ class Run:
         write_record(self.out, asked, plan, self.threads, self.facts.to_dict())
 
     def _times(self) -> list[float]:
-        """Seconds that a step of each stage takes: the median of five, after one not counted."""
+        """Seconds that a step of each stage takes: the median of up to five."""
         times = []
         for k in range(len(self.stages)):
             self.progress(k, len(self.stages), "timing steps")
             self._enter(k)
-            taken = []
-            for i in range(6):
+            taken: list[float] = []
+            while len(taken) < 6 and (len(taken) < 2 or sum(taken) < 5.0):
                 began = time.perf_counter()
-                self._trial(i)
+                self._trial(len(taken))
                 taken.append(time.perf_counter() - began)
-            times.append(sorted(taken[1:])[2] * 1.03)  # what updating and logging add
+            counted = sorted(taken[1:])
+            times.append(1.03 * counted[len(counted) // 2])  # updating and logging add a little
         return times
 
     def _trial(self, i: int) -> None:
@@ -198,13 +198,13 @@ class Run:
             return
         log = Log(self.out, self.step)
         try:
-            with self._interruptible() as deferred:
-                self._steps(log, deferred)
+            with interruptible(self._save) as updating:
+                self._steps(log, updating)
             self._finish(log)
         finally:
             log.close()
 
-    def _steps(self, log: Log, deferred: Callable[[], Any]) -> None:
+    def _steps(self, log: Log, updating: Callable[[], Any]) -> None:
         train = self.config.train
         began, before = time.perf_counter(), self.seconds
         losses: list[float] = []
@@ -219,7 +219,7 @@ class Run:
             stage = self.stages[k]
             loss = self._loss(stage, self.position, self.step, share)
             loss.backward()
-            with deferred():
+            with updating():
                 norm, rate = self._update(share)
                 self.step += 1
                 self.position += stage.batch
@@ -308,7 +308,7 @@ class Run:
         self.progress(self._share(), 1.0, "validating")
         try:
             report = evaluate(
-                self.averaged, self.store, split=names, steps=train.validate_steps, one_step=False
+                self.averaged, self.store, split=names, steps=train.validate_steps, one_step=0
             )
         except WorkError:  # a rollout that blows up early in training
             report = {"metrics": {}, "baselines": {}}
@@ -334,6 +334,8 @@ class Run:
         return self.store.members(valid)
 
     def _save(self) -> None:
+        if self.step == 0:
+            return
         model = self.simulator.model
         tensors = {f"model/{n}": t for n, t in model.state_dict().items()}
         if self.averaged is not self.simulator:
@@ -370,6 +372,7 @@ class Run:
             self._enter(stage)
 
     def _finish(self, log: Log) -> None:
+        self._save()
         every = self.config.train.validate_every
         if not every or self.step % every:
             self._validate(log)
@@ -381,46 +384,6 @@ class Run:
         self.averaged.save(self.out)
         self.progress(1.0, 1.0, f"step {self.step}")
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[Callable[[], Any]]:
-        """On Ctrl-C save where the run stands; never between the halves of an update."""
-        if threading.current_thread() is not threading.main_thread():
-            yield _nothing
-            return
-        waiting = {"update": False, "asked": False}
-
-        def handler(number: int, frame: Any) -> None:
-            if waiting["update"]:
-                waiting["asked"] = True
-            else:
-                raise KeyboardInterrupt
-
-        @contextmanager
-        def update() -> Iterator[None]:
-            waiting["update"] = True
-            try:
-                yield
-            finally:
-                waiting["update"] = False
-            if waiting["asked"]:
-                raise KeyboardInterrupt
-
-        previous = signal.signal(signal.SIGINT, handler)
-        try:
-            yield update
-        except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # saving must not be cut short
-            if self.step:
-                self._save()
-            raise
-        finally:
-            signal.signal(signal.SIGINT, previous)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
 
 def _device(name: str) -> torch.device:
     if name == "auto":
@@ -429,37 +392,3 @@ def _device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"train.device: {name!r} cannot be used here") from error
-
-
-def _warm_start_hash(folder: Path | str | None) -> str | None:
-    if folder is None:
-        return None
-    path = Path(folder) / WEIGHTS
-    if not path.exists():
-        raise InputError(f"{folder}: no trained simulator to start from (no {WEIGHTS})")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _keep_statistics(facts: Facts, other: Simulator) -> None:
-    """Weights fit the statistics that they were trained with: take those over where they fit."""
-    known = other.normaliser.to_dict()
-    now = facts.normaliser.to_dict()
-    for name, entry in now.items():
-        if name in known and len(known[name]["mean"]) == len(entry["mean"]):
-            now[name] = known[name]
-    facts.normaliser = type(facts.normaliser).from_dict(now)
-
-
-def _copy_weights(simulator: Simulator, other: Simulator, folder: Path | str) -> None:
-    """Copy all weights; both must have the same architecture."""
-    new, old = simulator.model.state_dict(), other.model.state_dict()
-    for name in [*new, *old]:
-        if name not in old or name not in new:
-            where = folder if name not in old else "the new model"
-            raise InputError(f"{folder}: cannot start from it: {where} has no tensor {name!r}")
-        if old[name].shape != new[name].shape:
-            raise InputError(
-                f"{folder}: cannot start from it: tensor {name!r}: expected shape"
-                f" {tuple(new[name].shape)}, got {tuple(old[name].shape)}"
-            )
-    simulator.model.load_state_dict(old)

@@ -36,15 +36,14 @@ def open_run(folder: Path, asked: Mapping[str, Any], overwrite: bool) -> dict[st
     names = {p.name for p in folder.iterdir() if not p.name.endswith(".tmp")}
     if not names - {LOCK}:
         return None
-    if RECORD not in names:
-        other = sorted(names - _OWN)
-        if other:
-            raise InputError(f"{folder}: holds other files ({other[0]}) and no training run")
-        if names - _OWN - {LOCK} or not overwrite:
-            raise InputError(f"{folder}: holds no training run to carry on (overwrite replaces it)")
+    other = sorted(names - _OWN)
+    if RECORD not in names and other:
+        raise InputError(f"{folder}: holds other files ({other[0]}) and no training run")
     if overwrite:
         _empty(folder)
         return None
+    if RECORD not in names:
+        raise InputError(f"{folder}: holds no training run to carry on (overwrite replaces it)")
     record = read_json(folder / RECORD)
     if not isinstance(record, dict) or not {"asked", "plan"} <= set(record):
         raise InputError(f"{folder / RECORD}: not the record of a training run")

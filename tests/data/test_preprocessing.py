@@ -129,6 +129,20 @@ def test_bad_files_are_reported_and_the_rest_goes_on(tmp_path, flows):
     assert (again.done, again.skipped, len(again.failed)) == (1, 5, 4)
 
 
+def test_a_failed_file_moves_no_other_between_splits(tmp_path, flows):
+    rules = {"splits": {"test": ["flow_3"], "valid": 0.5, "train": 0.5}}
+    preprocess([flows], tmp_path / "s", config=rules)
+    good = (flows / "flow_3.npz").read_bytes()
+    (flows / "flow_3.npz").write_bytes(b"")
+    report = preprocess([flows], tmp_path / "t", config=rules)
+    assert len(report.failed) == 1
+    whole, lacking = Store(tmp_path / "s").splits, Store(tmp_path / "t").splits
+    assert lacking == whole | {"test": []}
+    (flows / "flow_3.npz").write_bytes(good)
+    preprocess([flows], tmp_path / "t", config=rules)
+    assert Store(tmp_path / "t").fingerprint() == Store(tmp_path / "s").fingerprint()
+
+
 def test_fields_of_different_length_and_components(tmp_path, flows):
     arrays = dict(np.load(flows / "flow_0.npz"))
     np.savez(flows / "three.npz", **arrays | {"point/velocity": np.zeros((4, 16, 3))})
@@ -261,7 +275,7 @@ def test_bad_calls(tmp_path, flows):
         preprocess([tmp_path / "nothing"], tmp_path / "s")
     with pytest.raises(InputError, match="no sample fits 'flow_77'"):
         preprocess([flows], tmp_path / "t", config={"splits": {"test": ["flow_77"]}})
-    assert not (tmp_path / "s").exists()
+    assert not (tmp_path / "s").exists() and not (tmp_path / "t").exists()
 
 
 def test_a_process_that_dies_costs_its_own_sample_only(tmp_path, flows, monkeypatch):

@@ -122,6 +122,11 @@ def test_labels_are_there():
     assert {"0.0", "0.5", "1.0", "1.5", "2.0"} <= set(written)  # coordinates
 
 
+def test_small_coordinates_keep_their_power_of_ten():
+    written = texts(Board([Frame(None)], look(SHAPES["tiny"]), title="x"))
+    assert {"0", "1.0×10⁻⁷"} <= set(written) or {"0", "1×10⁻⁷"} <= set(written)
+
+
 def test_wide_meshes_are_stacked_and_cubes_stand_side_by_side():
     shared = scale(span([FIELDS["plain"]]))
     three = [Frame(shared, name) for name in "abc"]

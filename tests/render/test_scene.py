@@ -8,7 +8,7 @@ from meshsim.check import InputError
 from meshsim.geometry.cells import TYPES
 from meshsim.mesh import Mesh
 from meshsim.render.scene import surface, to_pyvista
-from meshsim.render.view import look, used_points
+from meshsim.render.view import look, upright, used_points
 from tests.helpers import MESHES
 
 SURFACES = [name for name, mesh in MESHES.items() if mesh.cell_dim >= 2]
@@ -142,6 +142,16 @@ def test_up_is_up():
     ):
         with pytest.raises(InputError, match=message):
             look(cube, view, up)
+
+
+def test_bodies_on_the_ground_stand():
+    bike = np.array([[-0.3, -0.35, 0.0], [1.7, 0.35, 1.35]])
+    assert upright(bike) == "z" and upright(bike[:, [0, 2, 1]]) == "y"
+    van = np.array([[-0.9, 0.2, -2.2], [0.9, 1.7, 2.2]])
+    assert upright(van) == "y"
+    wing = np.array([[0.0, -0.06, -0.5], [1.0, 0.06, 0.5]])  # x = 0 is its nose, not the ground
+    assert upright(wing) == "y"
+    assert upright(np.array([[0.0, 0, 0], [1, 1, 1]])) == "z"
 
 
 def test_views_of_lines_points_and_nothing():

@@ -37,7 +37,7 @@ import gzip
 import lzma
 import os
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -73,23 +73,23 @@ NODES: dict[str, int] = {**dict(VTK_TYPES.values()), "pyramid14": 14}
 
 DIM = {"vertex": 0, "line": 1, "triangle": 2, "quad": 2, "polygon": 2}  # others: 3
 
-OPENERS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open, b"BZh": bz2.open}
+OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open, b"BZh": bz2.open}
 
 
-def unpacked(path: str) -> IO[bytes]:
+def unpacked(path: str) -> Any:
     """The file, opened for reading bytes; gzip, xz and bzip2 are recognised by their content."""
     with open(path, "rb") as file:
         head = file.read(6)
     for magic, opener in OPENERS.items():
         if head.startswith(magic):
-            return opener(path, "rb")  # type: ignore[operator, no-any-return]
+            return opener(path, "rb")
     return open(path, "rb")
 
 
 def content(path: str) -> bytes:
     """All bytes of a file, unpacked."""
     with unpacked(path) as file:
-        return file.read()
+        return bytes(file.read())
 
 
 def expect(true: Any, message: str) -> None:

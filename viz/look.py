@@ -1,6 +1,6 @@
 """Pictures of a mesh file: the cells with their boundaries, every field, and a page to turn it.
 
-python viz/inspect.py FILE [-o FOLDER]
+python viz/look.py FILE [-o FOLDER]
 """
 
 from argparse import ArgumentParser

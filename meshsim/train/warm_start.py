@@ -1,0 +1,47 @@
+"""Starting from another run: its weights, and the statistics that go with them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from meshsim.check import InputError
+from meshsim.data.statistics import Normaliser
+from meshsim.simulator import Simulator
+from meshsim.simulator_files import WEIGHTS
+from meshsim.train.setup import Facts
+
+
+def weights_hash(folder: Path | str | None) -> str | None:
+    """sha256 of the weights in a run's folder: part of what another run was asked for."""
+    if folder is None:
+        return None
+    path = Path(folder) / WEIGHTS
+    if not path.exists():
+        raise InputError(f"{folder}: no trained simulator to start from (no {WEIGHTS})")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def keep_statistics(facts: Facts, other: Simulator) -> None:
+    """Weights fit the statistics that they were trained with: take those over where they fit."""
+    known = other.normaliser.to_dict()
+    now = facts.normaliser.to_dict()
+    for name, entry in now.items():
+        if name in known and len(known[name]["mean"]) == len(entry["mean"]):
+            now[name] = known[name]
+    facts.normaliser = Normaliser.from_dict(now)
+
+
+def copy_weights(simulator: Simulator, other: Simulator, folder: Path | str) -> None:
+    """Copy all weights; both must have the same architecture."""
+    new, old = simulator.model.state_dict(), other.model.state_dict()
+    for name in [*new, *old]:
+        if name not in old or name not in new:
+            where = folder if name not in old else "the new model"
+            raise InputError(f"{folder}: cannot start from it: {where} has no tensor {name!r}")
+        if old[name].shape != new[name].shape:
+            raise InputError(
+                f"{folder}: cannot start from it: tensor {name!r}: expected shape"
+                f" {tuple(new[name].shape)}, got {tuple(old[name].shape)}"
+            )
+    simulator.model.load_state_dict(old)
