@@ -8,7 +8,7 @@ import typer
 
 PACKAGES = (
     *("torch", "torch-geometric", "numpy", "scipy", "meshio", "pyvista", "vtk", "trimesh", "h5py"),
-    *("zarr", "safetensors", "scikit-fem", "gmsh", "tensorboard", "imageio-ffmpeg", "trame"),
+    *("zarr", "safetensors", "scikit-fem", "gmsh", "tensorboard", "imageio-ffmpeg"),
     "torch-scatter",
 )
 

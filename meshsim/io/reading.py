@@ -20,7 +20,11 @@ from meshsim.series import Series
 
 
 def read(
-    path: str | Path, *, planar: bool = True, time: float | str | None = None, trust: bool = False
+    path: str | Path,
+    *,
+    planar: bool = True,
+    time: float | int | str | None = None,
+    trust: bool = False,
 ) -> Mesh | Series | Sample:
     """Read a mesh file or an OpenFOAM case.
 
@@ -158,7 +162,7 @@ def _lazy(tree: Tree, path: Path, form: Format, planar: bool, trust: bool) -> Se
     return Series(built.mesh, tree["times"], points, cells, moves)
 
 
-def _at(out: Mesh | Series | Sample, time: float | str) -> Mesh:
+def _at(out: Mesh | Series | Sample, time: float | int | str) -> Mesh:
     series = out.branch if isinstance(out, Sample) else out
     if isinstance(series, Mesh):
         raise InputError("holds one mesh, no series: leave out `time`")
@@ -171,7 +175,7 @@ def _at(out: Mesh | Series | Sample, time: float | str) -> Mesh:
     raise AssertionError
 
 
-def _nearest(times: list[float], time: float | str) -> int:
+def _nearest(times: list[float], time: float | int | str) -> int:
     if time in ("first", "last"):
         return 0 if time == "first" else len(times) - 1
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,6 @@ def find(folder: str, name: str) -> str | None:
     return None
 
 
-def _opened(path: str) -> File:
-    try:
-        return load(path)
-    except Exception as error:
-        raise ValueError(f"{os.path.basename(path)}: {error}") from error
-
-
 class Case:
     """A case folder: its times, and where mesh and points of each time are."""
 
@@ -77,8 +71,23 @@ class Case:
                     return found
         return None
 
-    def need(self, time: str | None, what: str) -> File:
-        """A file of the mesh that must be there."""
+    def part(self, time: str | None, what: str, how: Callable[[File], Any]) -> Any:
+        """What `how` reads from a file of the mesh that must be there; errors name the file.
+
+        faces, owner, neighbour and boundary belong together: of the time with the newest faces.
+        """
+        path = None
+        if what not in ("points", "faces"):
+            faces = self.instance(time, "faces")
+            path = None if faces is None else find(os.path.dirname(faces), what)
+        path = path or self.need(time, what)
+        try:
+            return how(load(path))
+        except Exception as error:
+            raise ValueError(f"polyMesh/{what}: {error}") from error
+
+    def need(self, time: str | None, what: str) -> str:
+        """The path of a file of the mesh that must be there."""
         found = self.instance(time, what)
         if found is None:
             constant = os.path.join(self.path, "constant")
@@ -91,19 +100,18 @@ class Case:
             split = not regions and os.path.isdir(os.path.join(self.path, "processor0"))
             hint = "; the case is decomposed: run reconstructPar first" if split else hint
             raise ValueError(f"polyMesh/{what} is not there{hint}")
-        return _opened(found)
+        return found
 
     def points(self, time: str | None) -> np.ndarray:
         """(N, 3) at a time."""
-        out = self.need(time, "points").numbers("f", 3)
-        return out.reshape(-1, 3)
+        out = self.part(time, "points", lambda file: file.numbers("f", 3))
+        return np.asarray(out).reshape(-1, 3)
 
     def mesh(self, time: str | None, fields: bool = True) -> Tree:
         """The mesh at a time as a tree, with the fields of that time."""
         points = self.points(time)
-        nodes, offsets = self._named("faces", time).faces()
-        owner = self._named("owner", time).numbers("i")
-        neighbour = self._named("neighbour", time).numbers("i")
+        nodes, offsets = self.part(time, "faces", File.faces)
+        owner, neighbour = self._owners(time)
         n_faces, n_internal = len(offsets) - 1, len(neighbour)
         expect(len(owner) == n_faces, f"owner has {len(owner)} entries (expected {n_faces})")
         expect(n_internal <= n_faces, "neighbour is longer than owner")
@@ -148,31 +156,31 @@ class Case:
                     }
         return out
 
-    def _named(self, what: str, time: str | None) -> File:
-        # faces, owner and neighbour belong together: of the time that has the newest faces
-        faces = self.instance(time, "faces")
-        if what != "faces" and faces is not None:
-            found = find(os.path.dirname(faces), what)
-            if found is not None:
-                return _opened(found)
-        return self.need(time, what)
+    def _owners(self, time: str | None) -> tuple[np.ndarray, np.ndarray]:
+        owner, neighbour = (
+            self.part(time, what, lambda file: file.numbers("i")) for what in ("owner", "neighbour")
+        )
+        return owner, neighbour
 
     def _patches(self, time: str | None) -> dict[str, Tree]:
-        file = self._named("boundary", time)
-        file.count()
-        file.skip(b"(")
-        out = {}
-        while file.peek() != b")":
-            name = file.word().strip('"')
-            file.skip(b"{")
-            entries = file.dictionary(True)
-            try:
-                n, start = int(entries["nFaces"]), int(entries["startFace"])
-            except (KeyError, TypeError, ValueError):
-                raise ValueError(f"boundary: patch {name!r} has no nFaces, startFace") from None
-            expect(n >= 0 and start >= 0, f"boundary: patch {name!r} has negative numbers")
-            out[name] = {"n": n, "start": start, "type": str(entries.get("type", ""))}
-        return out
+        def patches(file: File) -> dict[str, Tree]:
+            file.count()
+            file.skip(b"(")
+            out = {}
+            while file.peek() != b")":
+                name = file.word().strip('"')
+                file.skip(b"{")
+                entries = file.dictionary(True)
+                try:
+                    n, start = int(entries["nFaces"]), int(entries["startFace"])
+                except (KeyError, TypeError, ValueError):
+                    raise ValueError(f"patch {name!r} has no nFaces, startFace") from None
+                expect(n >= 0 and start >= 0, f"patch {name!r} has negative numbers")
+                out[name] = {"n": n, "start": start, "type": str(entries.get("type", ""))}
+            return out
+
+        found: dict[str, Tree] = self.part(time, "boundary", patches)
+        return found
 
     def _zones(self, time: str | None, n_cells: int) -> Tree:
         found = self.instance(time, "cellZones")
@@ -291,13 +299,11 @@ class Case:
 
     def _sizes(self, time: str) -> tuple[int, int]:
         """Cells and points, from the note in the header of owner where it is."""
-        owner = self._named("owner", time)
-        note = owner.header.get("note", "")
+        note = self.part(time, "owner", lambda file: file.header.get("note", ""))
         found = re.search(r"nPoints:\s*(\d+)\s+nCells:\s*(\d+)", note)
         if found:
             return int(found[2]), int(found[1])
-        cells = owner.numbers("i")
-        neighbour = self._named("neighbour", time).numbers("i")
+        cells, neighbour = self._owners(time)
         n = int(max(cells.max(initial=-1), neighbour.max(initial=-1))) + 1
         return n, len(self.points(time))
 

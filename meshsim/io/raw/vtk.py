@@ -231,10 +231,17 @@ def _grid(data: Any, notes: list[str]) -> tuple[list[Tree], np.ndarray | None]:
                 some = rows[sizes[rows] == size]
                 block = nodes[offsets[some][:, None] + np.asarray(order)]
                 blocks.append({"type": name, "nodes": block, "rows": some})
-    return blocks, None
+    if not (kinds == 0).any():
+        return blocks, None
+    keep = np.flatnonzero(kinds)
+    for block in blocks:
+        block["rows"] = np.searchsorted(keep, block["rows"])
+    return blocks, keep
 
 
 def _named(number: int, size: int) -> tuple[str, Any]:
+    if number == 27 and size == 14:  # how VTK gives the 14 nodes that it has no type for
+        return "pyramid14", np.arange(14)
     if number in VTK_TYPES:
         name, k = VTK_TYPES[number]
         expect(size == k, f"a {name} with {size} nodes (expected {k})")
