@@ -137,6 +137,36 @@ def test_the_step_integrates_the_models_own_rate(name):
     assert torch.allclose(new["T"], state["T"] + 0.1 * rate, atol=1e-6)
 
 
+class Laplacian(torch.nn.Module):
+    """Rates that are exactly the graph Laplacian of the one field."""
+
+    def forward(self, graph):
+        sender, receiver = graph.edge_index
+        T = graph.x[:, :1]
+        return {"mesh": {"T": torch.zeros_like(T).index_add(0, receiver, T[sender] - T[receiver])}}
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "rk4"])
+def test_a_rollout_of_an_exact_linear_field_is_the_integrators_own_matrix(name):
+    """Explicit Euler gives (I + dt L)^n u0, Heun and RK4 the longer Taylor polynomials of dt L."""
+    schema = Schema([Field("T", "state")])
+    one = (torch.zeros(1), torch.ones(1))
+    norm = Normaliser({"T": one, "T.rate": one, "edge_attr": (torch.zeros(3), torch.ones(3))})
+    sim = Simulator(Laplacian(), schema, norm, integrator=name, dt=0.05)
+    mesh = channel()
+    L = torch.zeros(24, 24, dtype=torch.float64)
+    for i, j in mesh.edges.tolist():
+        L[i, j] = L[j, i] = 1.0
+    L -= torch.diag(L.sum(1))
+    order = {"euler": 1, "heun": 2, "rk4": 4}[name]
+    step = sum(torch.linalg.matrix_power(0.05 * L, k) / math.factorial(k) for k in range(order + 1))
+    series = sim.rollout(mesh, 20)
+    u = mesh.point_fields["T"].double()
+    for t in range(21):
+        assert torch.allclose(series.frame(t).point_fields["T"].double(), u, atol=1e-5)
+        u = step @ u
+
+
 def test_a_bundle_gives_mean_rates_over_its_lags():
     sim = simulator(bundle=3)
     mesh = channel()

@@ -1,4 +1,4 @@
-"""The DFG benchmark "flow around a cylinder": 2D-1 (steady) and 2D-2 (periodic), solved and compared.
+"""The DFG benchmark "flow around a cylinder", solved and compared: 2D-1 (steady), 2D-2 (periodic).
 
     python prepare.py --case 2D-2 [--level 3] [--dt 0.0025] [-o DIR]
     python prepare.py --convergence -o DIR
@@ -17,8 +17,10 @@ import time as clock
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.interpolate import CloughTocher2DInterpolator
 
@@ -32,20 +34,17 @@ Array = NDArray[np.float64]
 VISCOSITY = 1e-3  # m²/s
 MAXIMUM = {"2D-1": 0.3, "2D-2": 1.5}  # m/s, of the inflow: Reynolds numbers 20 and 100
 LEVELS = {1: 2.0, 2: 2.0**0.5, 3: 1.0}  # factor on the finest edge lengths
+FINEST = 3
 EDGES = {"cylinder": 0.004, "wake": 0.017, "far": 0.03}  # m
 STEPS = (0.01, 0.005, 0.0025)  # s
 SERIES = "redbKIT__redbKIT/Problems/FEM_CFD_Dfg2D/ReferenceValues_Re100Periodic/bdforces_q2_lv6_dt4"
-# Schäfer and Turek 1996, table 3, give these intervals; the point is FEATFLOW's, level 6
-BANDS_2D1 = {"cd": (5.57, 5.59), "cl": (0.0104, 0.0110), "dp": (0.1172, 0.1176)}
-POINT_2D1 = {"cd": 5.57953523384, "cl": 0.010618948146, "dp": 0.11752016697}
-# of FEATFLOW's series (level 6, Δt = 1/1600 s), evaluated by `measure`, and how near we must come
-POINT_2D2 = {"cd_max": 3.2274, "cl_max": 0.9866, "cl_min": -1.0213, "strouhal": 0.3018}
-WITHIN_2D2 = {"cd_max": 0.005, "cl_max": 0.01, "cl_min": 0.01, "strouhal": 0.005}
+# of FEATFLOW's series (level 6, Δt = 1/1600 s), for where its file is not found
+POINT = {"cd_max": 3.2274, "cl_max": 0.9866, "cl_min": -1.0213, "strouhal": 0.3018}
 RESULT = ("cd_max", "cl_max", "cl_min", "strouhal", "cd", "cl", "dp")
 
 
 def problem(case: str, level: int) -> FlowProblem:
-    """The flow problem of a case on a mesh level (1 coarse, 2, 3 fine).
+    """The flow problem of a case on a mesh level (1 coarse, 3 fine).
 
     Raises:
         InputError: no such case or level.
@@ -73,11 +72,11 @@ def coefficients(case: str, force: Array) -> Array:
 def pressure_difference(spaces: TaylorHood, pressure: Array) -> float:
     """Pressure at the front of the cylinder less that at its back (m²/s²)."""
     vertices = spaces.points[: spaces.vertices]
-    front, back = (pressure[np.argmin(np.hypot(*(vertices - (x, 0.2)).T))] for x in (0.15, 0.25))
-    return float(front - back)
+    front, back = (np.argmin(np.hypot(*(vertices - (x, 0.2)).T)) for x in (0.15, 0.25))
+    return float(pressure[front] - pressure[back])
 
 
-def steady(level: int) -> dict[str, float | None]:
+def steady(level: int) -> dict[str, Any]:
     """The values of 2D-1 on a mesh level, and how many nodes it has."""
     flow = problem("2D-1", level)
     velocity, pressure = flow.steady()
@@ -89,7 +88,7 @@ def steady(level: int) -> dict[str, float | None]:
         "cl": float(lift),
         "dp": pressure_difference(flow.spaces, pressure),
     }
-    return {name: values.get(name) for name in RESULT} | {"nodes": flow.spaces.nodes}
+    return {name: values.get(name) for name in RESULT} | {"nodes": int(flow.spaces.nodes)}
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ def shedding(level: int, step: float, folder: Path, *, longest: float = 8.0) -> 
         series=np.array(rows),
         velocity=march.velocity,
         pressure=march.pressure,
-        nodes=flow.spaces.nodes,
+        nodes=int(flow.spaces.nodes),
         seconds=clock.process_time() - began,
     )
     run.save(path)
@@ -250,7 +249,7 @@ def periodic(series: Array, *, tolerance: float = 2e-4) -> bool:
     return bool(max(np.ptp(high), np.ptp(low)) < tolerance * (high[-1] + low[-1]))
 
 
-def measure(series: Array) -> dict[str, float | None]:
+def measure(series: Array) -> dict[str, Any]:
     """The values of 2D-2 from the last periods of a series `(T, 4)` (or `(T, 3)` without dp).
 
     `dp` is the pressure difference half a period after the lift's last maximum but one, as the
@@ -278,63 +277,102 @@ def measure(series: Array) -> dict[str, float | None]:
 
 def reference() -> Array | None:
     """FEATFLOW's series `(T, 3)` of time, drag and lift, when its file is found."""
-    root = os.environ.get("MESHSIM_REAL_DATA")
-    folder = Path(root) if root else Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
-    path = folder / SERIES
+    beside = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+    path = Path(os.environ.get("MESHSIM_REAL_DATA") or beside) / SERIES
     return np.loadtxt(path)[:, [1, 3, 4]] if path.exists() else None
 
 
-def convergence(folder: Path) -> dict[str, object]:
-    """Three mesh levels and three steps of both cases; writes `convergence.json` and a picture."""
-    steady_rows = [{"level": level} | steady(level) for level in LEVELS]
-    finest, rows = STEPS[-1], []
-    for level, step in [*((level, finest) for level in LEVELS), *((3, s) for s in STEPS[:-1])]:
+def convergence(folder: Path) -> dict[str, Any]:
+    """Three meshes at the finest step, three steps on the finest mesh, and the errors of each.
+
+    Writes `convergence.json` and two pictures. `runs` holds the three meshes first.
+    """
+    curve = reference()
+    found = POINT if curve is None else measure(curve)
+    truth = {name: found[name] for name in POINT}
+    runs: list[dict[str, Any]] = []
+    for level, step in [*((n, STEPS[-1]) for n in LEVELS), *((FINEST, s) for s in STEPS[-2::-1])]:
         run = shedding(level, step, folder)
         values = measure(run.series)
-        errors = {name: values[name] / POINT_2D2[name] - 1.0 for name in POINT_2D2}
-        rows.append(
-            {"level": level, "step": step, "nodes": run.nodes, "seconds": round(run.seconds, 1)}
-            | values
-            | {"errors": errors}
-        )
-        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+        row = {"level": level, "nodes": run.nodes, "dt": step, "seconds": round(run.seconds)}
+        errors = {name: values[name] / true - 1.0 for name, true in truth.items()}
+        runs.append(row | values | {"errors": errors})
+        print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
     result = {
-        "2D-1": steady_rows,
-        "2D-2": {
-            "mesh": [row for row in rows if row["step"] == finest],
-            "step": sorted((row for row in rows if row["level"] == 3), key=lambda r: -r["step"]),
-        },
-        "reference": {"2D-1": POINT_2D1, "2D-2": POINT_2D2},
+        "reference": truth,
+        "runs": runs,
+        "2D-1": [{"level": level} | steady(level) for level in LEVELS],
     }
-    (folder / "convergence.json").write_text(json.dumps(result, indent=1) + "\n")
-    from plots import draw_convergence
-
-    draw_convergence(result, folder / "convergence.png")
+    (folder / "convergence.json").write_text(json.dumps(result, indent=2) + "\n")
+    draw_convergence(runs, folder / "convergence.png")
+    draw_series(shedding(FINEST, STEPS[-1], folder).series, curve, folder / "forces.png")
     return result
+
+
+def draw_series(series: Array, curve: Array | None, path: Path) -> None:
+    """Drag and lift over two periods, with FEATFLOW's; both from an upward zero of the lift on."""
+    figure = Figure((9, 5.5), dpi=110, layout="constrained")
+    axes = figure.subplots(2, 1, sharex=True)
+    for values, label, style in (
+        (curve, "FEATFLOW, level 6", {"color": "#b33", "lw": 3, "alpha": 0.5}),
+        (series, "meshsim", {"color": "#124", "lw": 1.2}),
+    ):
+        if values is None:
+            continue
+        zeros = crossings(values[:, 0], values[:, 2])
+        begin = zeros[np.flatnonzero(zeros < values[-1, 0] - 0.64)[-1:]]
+        times = values[:, 0] - (begin[0] if len(begin) else zeros[0])
+        shown = (times > -0.01) & (times < 0.68)
+        for axis, column in zip(axes, (1, 2), strict=True):
+            axis.plot(times[shown], values[shown, column], label=label, **style)
+    for axis, name in zip(axes, ("drag coefficient", "lift coefficient"), strict=True):
+        axis.set_ylabel(name)
+        axis.grid(color="#e3e5e9")
+    axes[0].set_title("DFG benchmark 2D-2: flow around a cylinder, Re 100", loc="left")
+    axes[0].legend(frameon=False, loc="upper right")
+    axes[1].set_xlabel("time from an upward zero of the lift (s)")
+    axes[1].set_xlim(0, 0.66)
+    figure.savefig(path)
+
+
+def draw_convergence(runs: list[dict[str, Any]], path: Path) -> None:
+    """The errors against FEATFLOW over the nodes of the mesh and over the step."""
+    figure = Figure((9, 4), dpi=110, layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    meshes = sorted((r for r in runs if r["dt"] == STEPS[-1]), key=lambda r: r["nodes"])
+    steps = sorted((r for r in runs if r["level"] == FINEST), key=lambda r: r["dt"])
+    for axis, rows, key in ((axes[0], meshes, "nodes"), (axes[1], steps, "dt")):
+        for name in POINT:
+            errors = [100 * abs(row["errors"][name]) for row in rows]
+            axis.loglog([row[key] for row in rows], errors, "o-", label=name.replace("_", " "))
+        axis.grid(color="#e3e5e9", which="both", lw=0.5)
+    axes[0].set_xlabel("velocity nodes (finest step)")
+    axes[0].set_ylabel("error against FEATFLOW (%)")
+    axes[1].set_xlabel("time step in s (finest mesh)")
+    axes[0].legend(frameon=False)
+    figure.savefig(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", choices=sorted(MAXIMUM), default="2D-2")
-    parser.add_argument("--level", type=int, choices=sorted(LEVELS), default=3)
+    parser.add_argument("--level", type=int, choices=sorted(LEVELS), default=FINEST)
     parser.add_argument("--dt", type=float, default=STEPS[-1], help="step of 2D-2 (s)")
     parser.add_argument("--convergence", action="store_true", help="all levels and steps")
-    parser.add_argument("-o", "--out", type=Path, default=Path("dfg_cylinder"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("dfg_cylinder"))
     given = parser.parse_args(arguments)
     try:
-        given.out.mkdir(parents=True, exist_ok=True)
+        given.output.mkdir(parents=True, exist_ok=True)
         if given.convergence:
-            result = convergence(given.out)
+            result = convergence(given.output)
         elif given.case == "2D-1":
             values = steady(given.level)
             result = {name: values[name] for name in RESULT}
         else:
-            run = shedding(given.level, given.dt, given.out)
+            run = shedding(given.level, given.dt, given.output)
             result = measure(run.series)
-            from plots import draw_series
-
-            draw_series(run.series, reference(), given.out / "forces.png")
+            draw_series(run.series, reference(), given.output / "forces.png")
     except (InputError, WorkError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, WorkError) else 2

@@ -6,8 +6,8 @@ import atexit
 import contextlib
 import json
 import os
-import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -36,13 +36,18 @@ class Worker:
         places = [root, *filter(os.path.isabs, given)]
         self.memory = memory
         self.pid = os.getpid()
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "meshsim.io.child", str(memory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"},
-        )
+        # a socket, not a pipe: some libraries (gmsh) let a broken pipe end the whole process
+        self.socket, theirs = socket.socketpair()
+        if hasattr(socket, "SO_NOSIGPIPE"):
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_NOSIGPIPE, 1)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "meshsim.io.child", str(memory)],
+                stdin=theirs,
+                stdout=theirs,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"},
+            )
 
     def ask(self, request: dict[str, Any]) -> Any:
         """The child's answer.
@@ -51,24 +56,32 @@ class Worker:
             Crash: it ended or took longer than `request["seconds"]`.
             BrokenPipeError: it had ended before.
         """
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps(request).encode() + b"\n")
-        self.process.stdin.flush()
-        fd = self.process.stdout.fileno()
         until = time.monotonic() + request["seconds"]
+
+        def left() -> float:
+            seconds = until - time.monotonic()
+            if seconds <= 0:
+                raise TimeoutError
+            return seconds
 
         def fill(view: memoryview) -> None:
             while view:
-                left = until - time.monotonic()
-                if left <= 0 or not select.select([fd], [], [], left)[0]:
-                    raise Crash(f"reading it took longer than {request['seconds']:.0f} s")
-                n = os.readv(fd, [view])
+                self.socket.settimeout(left())
+                n = self.socket.recv_into(view)
                 if n == 0:
                     self._raise_end()
                 view = view[n:]
 
         try:
+            data = memoryview(json.dumps(request).encode() + b"\n")
+            while data:
+                self.socket.settimeout(left())
+                data = data[self.socket.send(data, getattr(socket, "MSG_NOSIGNAL", 0)) :]
             return wire.decode(fill, self.memory)
+        except TimeoutError:
+            raise Crash(f"reading it took longer than {request['seconds']:.0f} s") from None
+        except ConnectionResetError:
+            self._raise_end()
         except ValueError as error:
             raise Crash(f"its reader answered nonsense ({error})") from error
 
@@ -93,10 +106,7 @@ class Worker:
         self.process.kill()
         with contextlib.suppress(Exception):
             self.process.wait(5)
-        for pipe in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(Exception):
-                if pipe is not None:
-                    pipe.close()
+        self.socket.close()
 
 
 _lock = threading.Lock()

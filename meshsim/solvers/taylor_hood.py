@@ -7,16 +7,14 @@ matrix changes every step, so it is summed here into a sparsity pattern that is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from meshsim.check import MissingExtra
-
-if TYPE_CHECKING:
-    from skfem import MeshTri2
+from meshsim.check import MissingExtra, check_known
 
 Array = NDArray[np.float64]
 
@@ -35,7 +33,7 @@ class TaylorHood:
         MissingExtra: scikit-fem is not installed.
     """
 
-    def __init__(self, mesh: MeshTri2) -> None:
+    def __init__(self, mesh: Any) -> None:
         try:
             import skfem
         except ImportError as error:
@@ -71,20 +69,19 @@ class TaylorHood:
             for i in range(2)
         )
 
-    def edges(self, boundary: str) -> NDArray[np.int64]:
+    def edges(self, boundary: str) -> Int[np.ndarray, "n 3"]:
         """The sides `(n, 3)` of the named boundary: its two vertices, then its midpoint.
 
         Raises:
-            ValueError: the mesh has no boundary of this name.
+            InputError: the mesh has no boundary of this name.
         """
         named = self.mesh.boundaries or {}
-        if boundary not in named:
-            raise ValueError(f"boundary: expected one of {sorted(named)}, got {boundary!r}")
+        check_known(boundary, named, "boundary")
         facets = np.asarray(named[boundary])
         middle = self.mesh.dofs.facet_dofs[0, facets]
         return np.column_stack([self.mesh.facets[:, facets].T, middle]).astype(np.int64)
 
-    def linear_triangles(self) -> NDArray[np.int64]:
+    def linear_triangles(self) -> Int[np.ndarray, "C4 3"]:
         """Every triangle split at its midpoints into four straight ones, `(4 C, 3)`."""
         corners = [[0, 3, 5], [3, 1, 4], [5, 4, 2], [3, 4, 5]]
         triangles = self.cells[:, corners].reshape(-1, 3)
@@ -93,7 +90,7 @@ class TaylorHood:
         triangles[area < 0] = triangles[area < 0][:, ::-1]  # counter-clockwise throughout
         return triangles
 
-    def at_nodes(self, pressure: Array) -> Array:
+    def at_nodes(self, pressure: Float[np.ndarray, "V"]) -> Float[np.ndarray, "N"]:
         """Pressure `(V,)` at all nodes `(N,)`: at a midpoint the mean of the side's two ends."""
         ends = self.mesh.facets
         values = np.empty(self.nodes)
@@ -101,7 +98,7 @@ class TaylorHood:
         values[self.mesh.dofs.facet_dofs[0]] = pressure[ends].mean(axis=0)
         return values
 
-    def convection(self, velocity: Array) -> Array:
+    def convection(self, velocity: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "entries"]:
         """Entries of the matrix `∫ (w·∇φⱼ) φᵢ`, in the order of `pattern`, for w `(N, 2)`."""
         at = np.einsum("cad,aq->dcq", velocity[self.cells], self._value, optimize=True)
         at *= self._weights  # (2, C, Q)
@@ -109,7 +106,9 @@ class TaylorHood:
         along += at[1][:, None] * self._gradient[1]  # (C, 6 of φⱼ, Q)
         return self.pattern.sum(along @ self._value.T)  # (C, 6 of φⱼ, 6 of φᵢ)
 
-    def reaction(self, velocity: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    def reaction(
+        self, velocity: Float[np.ndarray, "N 2"]
+    ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Entries of `∫ (∂w_k/∂x_l) φⱼ φᵢ` for `[k][l]`: what Newton adds to `convection`."""
         local = velocity[self.cells]  # (C, 6, 2)
         slope = np.einsum("cak,lcaq->klcq", local, self._gradient, optimize=True) * self._weights
@@ -120,13 +119,13 @@ class TaylorHood:
 
         return (entries(0, 0), entries(0, 1)), (entries(1, 0), entries(1, 1))
 
-    def matrix(self, entries: Array) -> sp.csr_matrix:
+    def matrix(self, entries: Float[np.ndarray, "entries"]) -> sp.csr_matrix:
         """The `(N, N)` matrix with these entries in the order of `pattern`."""
         return sp.csr_matrix(
             (entries, self.pattern.columns, self.pattern.starts), shape=(self.nodes, self.nodes)
         )
 
-    def error(self, velocity: Array, exact: Array) -> float:
+    def error(self, velocity: Float[np.ndarray, "N 2"], exact: Float[np.ndarray, "N 2"]) -> float:
         """The L2 norm of the difference of two velocities `(N, 2)`."""
         difference = velocity - exact
         return float(np.sqrt(np.sum(difference * (self.mass @ difference))))
@@ -148,7 +147,8 @@ class _Pattern:
 
     def sum(self, local: Array) -> Array:
         """Entries `(size,)`: the local matrices `(C, k, k)` added where they belong."""
-        return np.bincount(self._place, weights=local.ravel(), minlength=self.size)
+        entries: Array = np.bincount(self._place, weights=local.ravel(), minlength=self.size)
+        return entries
 
     def align(self, matrix: sp.spmatrix) -> Array:
         """The entries `(size,)` of a matrix whose pattern is this one or a part of it."""

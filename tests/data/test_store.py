@@ -114,7 +114,7 @@ def test_frames_can_be_any_lazy_thing(tmp_path, flow, same):
 
 def test_names_differing_in_case_or_odd_characters_stay_apart(tmp_path, same):
     mesh = Mesh([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], {"triangle": [[0, 1, 2]]})
-    names = ["T", "t", "a/b", "a%2Fb", "..", "__x", "é ü", "p.rate", "zarr.json", "c"]
+    names = ["T", "t", "u", "U", "a/b", "a%2Fb", "..", "__x", "é ü", "p.rate", "zarr.json", "c"]
     fields = {name: np.full(3, float(i)) for i, name in enumerate(names)}
     sample = Sample(mesh.with_fields(fields), name="..")
     store = Store.create(tmp_path / "s")

@@ -90,6 +90,16 @@ def test_a_child_that_ended_while_idle_is_replaced(hostile):
     assert hostile("fine")["pid"] != first
 
 
+def test_a_dead_child_does_not_end_this_process_by_a_signal(hostile):
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as after gmsh.initialize()
+    try:
+        os.kill(hostile("fine")["pid"], signal.SIGKILL)
+        time.sleep(0.2)
+        assert hostile("fine")["torch"] is False
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+
+
 def test_threads_take_turns(tmp_path):
     mesh = Mesh([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], {"triangle": [[0, 1, 2]]})
     files = [tmp_path / f"{i}.off" for i in range(8)]
