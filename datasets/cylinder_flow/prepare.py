@@ -155,6 +155,7 @@ def cases(
     inflow: Sequence[float],
     seed: int,
     mesh_size: float = 1.0,
+    spin_up: float = 20.0,
 ) -> list[Case]:
     """The cases of a data set; the same for the same arguments.
 
@@ -179,9 +180,8 @@ def cases(
     for k in range(flows):
         x, y, r = (random.uniform(*b) for b in ((0.2, 0.45), (0.15, 0.26), (0.045, 0.06)))
         place = {} if geometry == "fixed" else {"centre_x": x, "centre_y": y, "radius": r}
-        result.append(
-            Case(inflow=float(values[k]), frames=frames, dt=dt, mesh_size=mesh_size, **place)
-        )
+        recorded = {"frames": frames, "dt": dt, "mesh_size": mesh_size, "spin_up": spin_up}
+        result.append(Case(inflow=float(values[k]), **recorded, **place))
     return result
 
 
@@ -196,6 +196,7 @@ def generate(
     seed: int = 0,
     workers: int = 1,
     mesh_size: float = 1.0,
+    spin_up: float = 20.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Write `flow_000.npz`, … into a folder and return their paths.
@@ -210,6 +211,7 @@ def generate(
         seed: of the draws.
         workers: processes that solve side by side.
         mesh_size: factor on the edge lengths of the mesh.
+        spin_up: the longest time to wait for the flow to repeat itself before frame 0 (s).
         progress: called with (finished, of) after each flow.
 
     Raises:
@@ -223,6 +225,7 @@ def generate(
         inflow=inflow,
         seed=seed,
         mesh_size=mesh_size,
+        spin_up=spin_up,
     )
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"flow_{k:03d}.npz" for k in range(flows)]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-
 Progress: TypeAlias = Callable[..., None]
 """`progress(done, total, note)`: called as often as the work likes; the note may be left out."""
 

@@ -48,6 +48,20 @@ def pack(about: Tree, arrays: dict[str, np.ndarray]) -> Tree:
     return {"meshsim": text, **{f"meshsim:{name}": values for name, values in arrays.items()}}
 
 
+def _sound(about: Tree) -> bool:
+    """True if all entries that others rely on are there and of their type."""
+    kinds = {"types": list, "flattened": list, "shapes": dict, "dtypes": dict, "arrays": list}
+    good = all(isinstance(about[name], kind) for name, kind in kinds.items())
+    words = [*about["types"], *about["flattened"], *about["dtypes"].values()]
+    return (
+        good
+        and all(isinstance(word, str) for word in words)
+        and all(isinstance(n, int) for shape in about["shapes"].values() for n in shape)
+        and about["dim"] in (2, 3)
+        and isinstance(about["z"], float | int | None)
+    )
+
+
 def unpack(extras: Tree, n_points: int, blocks: list[Tree]) -> tuple[Tree, str]:
     """The content of extras, or {} and a note why they are not used.
 
@@ -61,7 +75,7 @@ def unpack(extras: Tree, n_points: int, blocks: list[Tree]) -> tuple[Tree, str]:
         about: dict[str, Any] = json.loads(extras["meshsim"])
         if about["version"] != VERSION:
             return {}, f"{stale} (version {about['version']})"
-        if "key" in about and about["key"] != fingerprint(n_points, blocks):
+        if about["key"] != fingerprint(n_points, blocks) or not _sound(about):
             return {}, stale
 
         def array(name: str) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from meshsim.check import InputError
+from meshsim.io.hdf5 import hdf5
 from meshsim.io.plain import face_blocks, flat_rows, packed
 from meshsim.io.raw import DIM, Tree, ragged
 from meshsim.io.raw.cgns import component_names
@@ -42,19 +43,18 @@ def put(parent: Any, name: str, label: str, data: Any = None) -> Any:
     return group
 
 
-def write(plain: Tree, path: str, order: np.ndarray | None = None) -> None:
+def write(plain: Tree, target: BinaryIO, order: np.ndarray | None = None) -> None:
     """Write a mesh.
 
     Arguments:
+        target: a file open for reading and writing.
         plain: cells in the order of their blocks (CGNS has a section a type).
         order: (C,) the mesh's file order, stored beside.
     """
-    import h5py
-
     dim = 3 if plain["points"].shape[1] == 3 else 2
     top = max(DIM.get(b["type"].rstrip("0123456789"), 3) for b in plain["blocks"])
     n, c = len(plain["points"]), sum(len(block["rows"]) for block in plain["blocks"])
-    with h5py.File(path, "w", track_order=True, libver=("earliest", "v110")) as file:
+    with hdf5(target) as file:
         file.attrs.create("name", b"HDF5 MotherNode", dtype="S33")
         file.attrs.create("label", b"Root Node of HDF5 File", dtype="S33")
         file.attrs.create("type", b"MT", dtype="S3")

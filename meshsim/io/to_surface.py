@@ -144,15 +144,17 @@ def ply(plain: Tree, file: BinaryIO) -> None:
     kind = PLY[points.dtype.str[1:]]
     head += [f"property {kind} {axis}" for axis in "xyz"]
     head += [f"property {PLY[v.dtype.str[1:]]} {name}" for name, v in vertex.items()]
-    head += [f"element face {len(offsets) - 1}", "property list int int vertex_indices"]
+    sizes = np.diff(offsets)
+    # one byte for the number of corners is what most programs expect
+    count = "u1" if sizes.max(initial=0) < 256 else "i4"
+    head += [f"element face {len(sizes)}", f"property list {PLY[count]} int vertex_indices"]
     head += [f"property {PLY[v.dtype.str[1:]]} {name}" for name, v in face.items()]
     file.write(("\n".join([*head, "end_header"]) + "\n").encode("utf-8"))
     axes = {axis: points[:, i] for i, axis in enumerate("xyz")}
     file.write(_table({**axes, **vertex}, len(points)).tobytes())
-    sizes = np.diff(offsets)
     beside = _table(face, len(sizes))
     for size in np.unique(sizes).tolist() if (sizes == sizes[0]).all() else []:
-        row = np.dtype([("n", "<i4"), ("nodes", "<i4", (size,)), ("rest", beside.dtype)])
+        row = np.dtype([("n", f"<{count}"), ("nodes", "<i4", (size,)), ("rest", beside.dtype)])
         table = np.zeros(len(sizes), row)
         table["n"], table["nodes"] = size, nodes.reshape(-1, size)
         table["rest"] = beside
@@ -160,7 +162,8 @@ def ply(plain: Tree, file: BinaryIO) -> None:
         return
     small = nodes.astype("<i4")
     for i, (a, b) in enumerate(zip(offsets.tolist(), offsets[1:].tolist(), strict=False)):
-        file.write((b - a).to_bytes(4, "little") + small[a:b].tobytes() + beside[i].tobytes())
+        n = (b - a).to_bytes(int(count[1]), "little")
+        file.write(n + small[a:b].tobytes() + beside[i].tobytes())
 
 
 def _table(fields: dict[str, np.ndarray], n: int) -> np.ndarray:

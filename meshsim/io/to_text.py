@@ -98,7 +98,8 @@ def msh(plain: Tree, file: BinaryIO) -> None:
             table = (_reordered(block["nodes"], order) + 1).tolist()
             for row, cell in zip(block["rows"].tolist(), table, strict=True):
                 tag = int(tags[row])
-                out[row] = f"{number} 2 {tag} {tag} {' '.join(map(str, cell))}"
+                entity = tag or len(names) + 1
+                out[row] = f"{number} 2 {tag} {entity} {' '.join(map(str, cell))}"
         return out
 
     rows = cells(plain["blocks"], group)

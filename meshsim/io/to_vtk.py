@@ -108,11 +108,12 @@ class Xml:
         values = np.ascontiguousarray(values)
         kind = values.dtype.newbyteorder("<")
         values = values.astype(kind, copy=False)
-        k = values.shape[1] if values.ndim == 2 else 1
+        # without the word there is one component, and none but (n,) is meant
+        k = f' NumberOfComponents="{values.shape[1]}"' if values.ndim == 2 else ""
         count = f' NumberOfTuples="{len(values)}"' if tuples else ""
         self.lines.append(
             f'<DataArray type="{XML_TYPES[values.dtype.str[1:]]}" Name={attribute(name)}'
-            f' NumberOfComponents="{k}"{count} format="appended" offset="{self.offset}"/>'
+            f'{k}{count} format="appended" offset="{self.offset}"/>'
         )
         self.parts.append(values)
         self.offset += 8 + values.nbytes

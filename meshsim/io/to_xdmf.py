@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from xml.sax.saxutils import escape
 
 import numpy as np
 
 from meshsim.check import InputError
 from meshsim.io import plain
+from meshsim.io.hdf5 import hdf5
 from meshsim.io.raw import Tree
 from meshsim.io.raw.xdmf import MIXED
 from meshsim.io.to_vtk import attribute, face_streams, in_file_order
@@ -49,17 +48,24 @@ class Heavy:
             f"{escape(self.name)}:/{key}</DataItem>"
         )
 
+    def beside(self, found: Tree, topology: str) -> None:
+        """Store what XDMF has no place for in a group that the topology's array names."""
+        key = topology.rpartition(":/")[2].partition("<")[0]
+        group = self.file.create_group(f"beside_{key}")
+        self.file[key].attrs["meshsim"] = group.name
+        for i, (name, values) in enumerate(plain.packed(found).items()):
+            if isinstance(values, str):
+                values = np.frombuffer(values.encode("utf-8"), np.uint8)
+            node = group.create_dataset(f"array{i}", data=plain.flat_rows(np.asarray(values)))
+            node.attrs["name"] = name
 
-def write(
-    obj: Mesh | Series, stem: str, heavy_path: Path, progress: Callable[[int], None] | None = None
-) -> str:
-    """Write the arrays to `heavy_path`; gives the XML, which names them in `stem`.h5."""
-    import h5py
 
-    with h5py.File(heavy_path, "w") as file:
-        heavy = Heavy(file, f"{stem}.h5")
+def write(obj: Mesh | Series, stem: str, file: BinaryIO) -> str:
+    """Write the arrays to `file`, an HDF5 file; gives the XML, which names them in `stem`.h5."""
+    with hdf5(file) as opened:
+        heavy = Heavy(opened, f"{stem}.h5")
         if isinstance(obj, Mesh):
-            body = _grid(plain.tree(obj), heavy, "mesh", None)
+            body = _grid(plain.tree(obj), heavy)
         else:
             body = _series(obj, heavy)
     return f'<?xml version="1.0"?>\n<Xdmf Version="3.0">\n<Domain>\n{body}\n</Domain>\n</Xdmf>\n'
@@ -75,7 +81,8 @@ def _series(series: Series, heavy: Heavy) -> str:
             for place, centre in (("point", "Node"), ("cell", "Cell"))
             for name, values in found[f"{place}_fields"].items()
         ]
-        constant += _globals(found, heavy) + _extras(_with_frames(found, segment), heavy)
+        constant += _globals(found, heavy)
+        heavy.beside(_with_frames(found, segment), topology)
         for t, time in enumerate(segment.times.tolist()):
             if segment.points is not None:
                 moved = plain.array(as_tensor(segment.points[t]))
@@ -104,14 +111,14 @@ def _with_frames(found: Tree, segment: Series) -> Tree:
     return {**found, **{key: frame[key] for key in kept}}
 
 
-def _grid(found: Tree, heavy: Heavy, name: str, time: float | None) -> str:
-    parts = [] if time is None else [f'<Time Value="{time!r}"/>']
-    parts += [_topology(found, heavy), _geometry(found["points"], heavy)]
+def _grid(found: Tree, heavy: Heavy) -> str:
+    parts = [_topology(found, heavy), _geometry(found["points"], heavy)]
+    heavy.beside(found, parts[0])
     for place, centre in (("point", "Node"), ("cell", "Cell")):
         for key, values in found[f"{place}_fields"].items():
             parts.append(_attribute(key, values, centre, heavy))
-    parts += _globals(found, heavy) + _extras(found, heavy)
-    return f"<Grid Name={attribute(name)}>\n" + "\n".join(parts) + "\n</Grid>"
+    parts += _globals(found, heavy)
+    return '<Grid Name="mesh" GridType="Uniform">\n' + "\n".join(parts) + "\n</Grid>"
 
 
 def _globals(found: Tree, heavy: Heavy) -> list[str]:
@@ -165,14 +172,3 @@ def _attribute(name: str, values: np.ndarray, centre: str, heavy: Heavy) -> str:
         f'<Attribute Name={attribute(name)} AttributeType="{kind}" Center="{centre}">'
         f"{heavy.item(rows)}</Attribute>"
     )
-
-
-def _extras(found: Tree, heavy: Heavy) -> list[str]:
-    out = []
-    for name, values in plain.packed(found).items():
-        if isinstance(values, str):
-            out.append(f"<Information Name={attribute(name)} Value={attribute(values)}/>")
-        else:
-            item = heavy.item(plain.flat_rows(np.asarray(values)))
-            out.append(f"<Information Name={attribute(name)}>{item}</Information>")
-    return out

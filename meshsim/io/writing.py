@@ -203,7 +203,8 @@ def _xdmf(branch: Mesh | Series, path: Path) -> None:
 
     heavy = path.with_suffix(".h5")
     with replacing(path) as part, replacing(heavy) as heavy_part:
-        text = to_xdmf.write(branch, path.stem, heavy_part)
+        with heavy_part.open("w+b") as file:
+            text = to_xdmf.write(branch, path.stem, file)
         part.write_text(text, encoding="utf-8")
 
 
@@ -212,5 +213,5 @@ def _cgns(mesh: Mesh, path: Path) -> None:
 
     order = None if mesh.file_order is None else plain.array(mesh.file_order)
     found = plain.tree(mesh.replace(file_order=None), pad=False)
-    with replacing(path) as part:
-        to_cgns.write(found, str(part), order)
+    with replacing(path) as part, part.open("w+b") as file:
+        to_cgns.write(found, file, order)

@@ -336,7 +336,7 @@ class March:
                 image = image - hessenberg[i, k] * vector
             hessenberg[k + 1, k] = length = float(np.linalg.norm(image))
             small = hessenberg[: k + 2, : k + 1]
-            weights = np.linalg.lstsq(small, target[: k + 2], rcond=None)[0]
+            weights = np.linalg.lstsq(small, target[: k + 2], rcond=None)[0].astype(np.float64)
             remains = float(np.linalg.norm(small @ weights - target[: k + 2]))
             if remains <= goal or length == 0.0:
                 break

@@ -46,7 +46,7 @@ class TaylorHood:
         pressure = velocity.with_element(skfem.ElementTriP1())
         self.points: Array = np.ascontiguousarray(mesh.doflocs.T)  # (N, 2)
         self.cells = np.ascontiguousarray(velocity.element_dofs.T.astype(np.int64))  # (C, 6)
-        self.nodes, self.vertices = velocity.N, pressure.N
+        self.nodes, self.vertices = int(velocity.N), int(pressure.N)
 
         self._weights: Array = velocity.dx  # (C, Q)
         self._value: Array = np.stack([b[0].value[0] for b in velocity.basis])  # (6, Q)
@@ -147,8 +147,8 @@ class _Pattern:
 
     def sum(self, local: Array) -> Array:
         """Entries `(size,)`: the local matrices `(C, k, k)` added where they belong."""
-        entries: Array = np.bincount(self._place, weights=local.ravel(), minlength=self.size)
-        return entries
+        entries = np.bincount(self._place, weights=local.ravel(), minlength=self.size)
+        return np.asarray(entries, dtype=np.float64)
 
     def align(self, matrix: sp.spmatrix) -> Array:
         """The entries `(size,)` of a matrix whose pattern is this one or a part of it."""

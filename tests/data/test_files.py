@@ -86,3 +86,19 @@ def test_unreadable_json_is_an_input_error(tmp_path):
         read_json(tmp_path / "a.json")
     with pytest.raises(InputError, match=r"b\.json: cannot read"):
         read_json(tmp_path / "b.json")
+
+
+def test_a_lock_on_a_file_that_was_replaced_meanwhile_does_not_count(tmp_path, monkeypatch):
+    path, calls = tmp_path / ".lock", []
+    original = files._try_lock
+
+    def late(fd):
+        if not calls:  # the last holder removes its file, a third process makes a new one
+            path.unlink()
+            path.write_text("")
+        calls.append(fd)
+        return original(fd)
+
+    monkeypatch.setattr(files, "_try_lock", late)
+    with Lock(path, "x"):
+        assert json.loads(path.read_text())["pid"] == os.getpid() and len(calls) == 2

@@ -1,4 +1,4 @@
-"""Damaged files of every format: an `InputError` of one line, or a valid mesh; never anything else."""
+"""Damaged files of every format: an `InputError` of one line, or a valid mesh, nothing else."""
 
 import random
 

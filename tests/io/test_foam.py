@@ -184,7 +184,7 @@ def test_zones_moving_points_and_packed_files(tmp_path):
 
 
 def test_faults_are_named(tmp_path):
-    mesh, folder = times(tmp_path)
+    _, folder = times(tmp_path)
     poly = folder / "constant/polyMesh"
 
     def refused(name, match, change):

@@ -149,7 +149,7 @@ def test_results_of_another_mesh_are_refused(tmp_path):
     mesh = MESHES["channel"]
     path = tmp_path / "a_1.csv"
     csv(path, mesh, 1.0)
-    with pytest.raises(InputError, match="15 rows .expected 9"):
+    with pytest.raises(InputError, match=r"15 rows \(expected 9"):
         attach(MESHES["tangled"] if MESHES["tangled"].n_points == 9 else small(), path)
     csv(path, mesh.replace(points=mesh.points + 0.1), 1.0)
     with pytest.raises(InputError, match="another mesh"):

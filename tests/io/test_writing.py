@@ -5,12 +5,13 @@ import resource
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
-from meshsim.check import InputError, WorkError
+from meshsim.check import InputError
 from meshsim.io import losses, read, write
 from meshsim.io.holds import HOLDS
 from meshsim.mesh import Mesh
@@ -67,7 +68,8 @@ FULL = """
     from meshsim.mesh import Mesh
     n = 3000
     folder = Path(sys.argv[1])
-    mesh = Mesh(torch.rand(n, 3), {"triangle": torch.arange(n).reshape(-1, 3)}, {"p": torch.rand(n)})
+    cells = {"triangle": torch.arange(n).reshape(-1, 3)}
+    mesh = Mesh(torch.rand(n, 3), cells, {"p": torch.rand(n)})
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python's default: the write fails instead
     for suffix in sys.argv[2:]:
         path = folder / f"a.{suffix}"
@@ -146,34 +148,51 @@ def test_planar_vectors_have_three_components_for_other_programs(tmp_path):
     assert found.point_data["p"].tolist() == mesh.point_fields["p"].tolist()
 
 
-SIMPLE = ["channel", "mixed_solid", "quadratic2d", "quadratic3d", "triquadratic3d"]
-
-
-@pytest.mark.parametrize("suffix", ["vtu", "vtk", "msh", "su2", "xdmf", "ply", "stl", "obj", "off"])
-def test_meshio_reads_our_files_alike(suffix, tmp_path):
+@pytest.mark.parametrize("suffix", ["vtu", "vtk", "msh", "su2", "xdmf"])
+@pytest.mark.parametrize("name", ["channel", "mixed_solid", "quadratic2d", "quadratic3d"])
+def test_meshio_reads_our_files_alike(suffix, name, tmp_path):
     import meshio
 
-    names = ["cube_surface"] if suffix in ("ply", "stl", "obj", "off") else SIMPLE
-    for name in names:
-        mesh = MESHES[name].replace(boundaries={}, regions={}, global_fields={})
-        types = {block.type for block in mesh.cells}
-        odd = {"pyramid13", "wedge15", "pyramid14", "triangle7"}  # not in meshio's tables
-        if types - HOLDS[suffix].types or types & odd or (suffix == "su2" and "6" in str(types)):
-            continue
-        path = tmp_path / f"{name}.{suffix}"
-        write(mesh, path)
-        found = meshio.read(path)
-        if suffix == "stl":
-            assert len(found.cells[0].data) == 12
-            continue
-        assert (found.points[:, : mesh.dim] == mesh.points.numpy()).all()
-        theirs: dict[str, list] = {}
-        for block in found.cells:
-            theirs.setdefault(block.type, []).extend(block.data.tolist())
-        for block in mesh.cells:
-            assert theirs[block.type] == block.nodes.tolist()
-        if HOLDS[suffix].fields and suffix != "ply":
-            assert found.point_data["p"].tolist() == mesh.point_fields["p"].tolist()
+    mesh = MESHES[name].replace(boundaries={}, regions={}, global_fields={})
+    if suffix in ("msh", "xdmf"):
+        # meshio 5.3.5 trips over any $ElementData, and knows few cells in mixed topologies
+        mesh = mesh.replace(cell_fields={})
+    types = {block.type for block in mesh.cells}
+    if types - HOLDS[suffix].types or (name[:4] == "quad" and suffix in ("su2", "xdmf")):
+        with pytest.raises(InputError) if types - HOLDS[suffix].types else nullcontext():
+            write(mesh, tmp_path / f"a.{suffix}")
+        return
+    write(mesh, tmp_path / f"a.{suffix}")
+    if types & {"pyramid13", "wedge15"}:
+        return  # not in meshio's tables
+    found = meshio.read(tmp_path / f"a.{suffix}")
+    assert (found.points[:, : mesh.dim] == mesh.points.numpy()).all()
+    theirs: dict[str, list] = {}
+    for block in found.cells:
+        theirs.setdefault(block.type, []).extend(block.data.tolist())
+    for block in mesh.cells:
+        nodes = block.nodes
+        if block.type == "wedge" and suffix in ("vtu", "vtk"):
+            nodes = nodes[:, [0, 2, 1, 3, 5, 4]]  # meshio turns VTK's wedges round
+        assert theirs[block.type] == nodes.tolist()
+    if HOLDS[suffix].fields:
+        assert found.point_data["p"].tolist() == mesh.point_fields["p"].tolist()
+
+
+@pytest.mark.parametrize("suffix", ["stl", "obj", "off", "ply"])
+def test_trimesh_reads_our_surfaces_alike(suffix, tmp_path):
+    import trimesh
+
+    mesh = MESHES["cube_surface"]
+    if suffix == "ply":  # trimesh reads no binary lists of different length
+        triangle, quad = (block.nodes for block in mesh.cells)
+        fans = torch.cat([triangle, quad[:, [0, 1, 2]], quad[:, [0, 2, 3]]])
+        mesh = Mesh(mesh.points, {"triangle": fans})
+    write(mesh, tmp_path / f"a.{suffix}")
+    found = trimesh.load(tmp_path / f"a.{suffix}", process=False, force="mesh")
+    assert found.bounds.tolist() == [[0, 0, 0], [1, 1, 1]]
+    assert found.area == pytest.approx(float(mesh.cell_measures.sum()))
+    assert len(found.vertices) >= mesh.n_points
 
 
 def test_gmsh_reads_our_files(tmp_path):

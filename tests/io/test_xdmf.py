@@ -21,7 +21,8 @@ QUAD = (
 def written(tmp_path, body, name="a.xdmf"):
     path = tmp_path / name
     path.write_text(
-        f'<?xml version="1.0"?><!DOCTYPE Xdmf SYSTEM "Xdmf.dtd"><Xdmf><Domain>{body}</Domain></Xdmf>'
+        '<?xml version="1.0"?><!DOCTYPE Xdmf SYSTEM "Xdmf.dtd">'
+        f"<Xdmf><Domain>{body}</Domain></Xdmf>"
     )
     return path
 

@@ -340,6 +340,8 @@ def _tree(parsed: Parsed) -> Tree:
     by_type: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     at = 0
     numbers: list[np.ndarray] = []
+    # elementary entities count only where nothing is said of physical groups
+    named = any(physical for _, _, _, physical, _ in parsed.elements)
     for number, ids, nodes, physical, entity in parsed.elements:
         if number in CELLS:
             name, order = CELLS[number]
@@ -354,7 +356,7 @@ def _tree(parsed: Parsed) -> Tree:
         for tag in physical:
             label = parsed.names.get((dim, tag), str(tag))
             groups.setdefault(label, []).append(rows)
-        if not physical and entity:
+        if entity and not named:
             entities.setdefault(f"{ENTITY[dim]} {entity}", []).append(rows)
     for name, parts in by_type.items():
         nodes = _places(tags, np.concatenate([n for n, _ in parts]), "a cell names a node that")

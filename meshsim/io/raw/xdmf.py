@@ -205,14 +205,22 @@ class File:
                      "global_fields": {}, "notes": [], "extras": {}}  # fmt: skip
         for attribute in grid.findall("Attribute"):
             self._attribute(attribute, out)
-        for information in grid.findall("Information"):
-            name = information.get("Name", "")
-            if name == "meshsim":
-                out["extras"][name] = information.get("Value", "")
-            elif name.startswith("meshsim:"):
-                item = information.find("DataItem")
-                if item is not None:
-                    out["extras"][name] = self.item(item)
+        out["extras"] = self._extras(topology)
+        return out
+
+    def _extras(self, topology: Element) -> Tree:
+        """What our writer stored beside the topology, in the HDF5 file."""
+        item = topology.find("DataItem")
+        if item is None or item.get("Format", "").upper() != "HDF":
+            return {}
+        file, inside = self._opened((item.text or "").strip())
+        group = file[inside].attrs.get("meshsim")
+        if not isinstance(group, str) or group not in file:
+            return {}
+        out: Tree = {}
+        for node in file[group].values():
+            name, values = str(node.attrs["name"]), np.asarray(node[()])
+            out[name] = values.tobytes().decode("utf-8") if name == "meshsim" else values
         return out
 
     def _points(self, geometry: Element) -> np.ndarray:
@@ -358,7 +366,8 @@ class File:
             raise ValueError(f"data items of format {where!r} are not supported")
         return flat.reshape(shape) if shape else flat
 
-    def _hdf(self, text: str, shape: list[int]) -> np.ndarray:
+    def _opened(self, text: str) -> tuple[Any, str]:
+        """The HDF5 file and the place in it that "file.h5:/place" names."""
         import h5py
 
         name, _, inside = text.rpartition(":")
@@ -367,8 +376,12 @@ class File:
             expect(os.path.exists(path), f"names {name!r}, which is not there")
             self.opened[path] = h5py.File(path, "r")
         expect(inside in self.opened[path], f"names {inside!r} in {name}, which is not there")
-        values = np.asarray(self.opened[path][inside][()])
-        expect(values.dtype.kind in "biuf", f"{inside!r} in {name} holds no numbers")
+        return self.opened[path], inside
+
+    def _hdf(self, text: str, shape: list[int]) -> np.ndarray:
+        file, inside = self._opened(text)
+        values = np.asarray(file[inside][()])
+        expect(values.dtype.kind in "biuf", f"{text!r} holds no numbers")
         if shape and values.size == np.prod(shape):
             values = values.reshape(shape)
         return values
