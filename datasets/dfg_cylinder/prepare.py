@@ -330,7 +330,9 @@ def draw_series(series: Array, curve: Array | None, path: Path) -> None:
         axis.set_ylabel(name)
         axis.grid(color="#e3e5e9")
     axes[0].set_title("DFG benchmark 2D-2: flow around a cylinder, Re 100", loc="left")
-    axes[0].legend(frameon=False, loc="upper right")
+    axes[0].legend(
+        frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2
+    )
     axes[1].set_xlabel("time from an upward zero of the lift (s)")
     axes[1].set_xlim(0, 0.66)
     figure.savefig(path)

@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import typer
 
@@ -57,7 +58,7 @@ def _warn_in_one_line() -> None:
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("default", module=r"meshsim\b")
 
-    def show(message: Warning | str, *_: object) -> None:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
         print(f"warning: {one_line(message, 600)}", file=sys.stderr)
 
     warnings.showwarning = show
