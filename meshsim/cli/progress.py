@@ -15,7 +15,7 @@ Progress: TypeAlias = Callable[..., None]
 def clock(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss.
 
-    >>> clock(75), clock(3700)
+    >>> clock(75.0), clock(3700.0)
     ('1:15', '1:01:40')
     """
     s = max(0, round(seconds))

@@ -25,15 +25,16 @@ class Source:
     Arguments:
         built: the mesh of the segment and the form of its fields.
         steps: what the raw reader calls its frames.
+        moves: the points move.
         key: checksum of the cells, for readers that compare it.
     """
 
     def __init__(
         self, path: Path, form: Format, trust: bool, built: Built, steps: list[Any],
-        key: int | None = None,
+        moves: bool = False, key: int | None = None,
     ):  # fmt: skip
         self.path, self.format, self.trust = path, form, trust
-        self.built, self.steps, self.key = built, steps, key
+        self.built, self.steps, self.moves, self.key = built, steps, moves, key
         self._kept: OrderedDict[int, Tree] = OrderedDict()
 
     def frame(self, t: int) -> Tree:
@@ -41,7 +42,8 @@ class Source:
         if t in self._kept:
             self._kept.move_to_end(t)
             return self._kept[t]
-        options = {**self.format.options, "step": self.steps[t]}
+        options = {**self.format.options, "step": self.steps[t], "moves": self.moves}
+        options["rows"] = [self.built.mesh.n_points, self.built.n_rows]
         if self.key is not None:
             options["key"] = self.key
         tree = guard.fetch(self.format.module, self.path, options, self.trust)

@@ -169,7 +169,7 @@ def sentences(obj: Mesh | Series | Sample, name: str) -> list[str]:
         lost("global fields", mesh.global_fields)
     if mesh.dim == 2 and not holds.plane:
         out.append(f".{name} is always read as three-dimensional: the plane gets z = 0")
-    if holds.points:
+    if holds.points and (name == "stl" or mesh.points.dtype != torch.float64):
         out.append(f"points in .{name} {holds.points}")
     if name == "stl" and any(block.type != "triangle" for block in mesh.cells):
         out.append(".stl holds triangles only: other cells are split into triangles")

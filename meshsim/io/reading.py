@@ -143,7 +143,8 @@ def _lazy(tree: Tree, path: Path, form: Format, planar: bool, trust: bool) -> Se
         },
     }
     built = Built(still, form.surface, planar)
-    source = Source(path, form, trust, built, steps, about.get("key"))
+    moves = bool(about.get("points"))
+    source = Source(path, form, trust, built, steps, moves, about.get("key"))
     flattened: set[str] = set()
 
     def lazy(place: str, name: str) -> Lazy:
@@ -158,8 +159,9 @@ def _lazy(tree: Tree, path: Path, form: Format, planar: bool, trust: bool) -> Se
     cells = {name: lazy("cell", name) for name in about["cell"]}
     if flattened - built.mesh.flattened and not built.ours:
         built.mesh = built.mesh.replace(flattened=built.mesh.flattened | flattened)
-    moves = Lazy(source, "points") if about.get("points") else None
-    return Series(built.mesh, tree["times"], points, cells, moves)
+    return Series(
+        built.mesh, tree["times"], points, cells, Lazy(source, "points") if moves else None
+    )
 
 
 def _at(out: Mesh | Series | Sample, time: float | int | str) -> Mesh:

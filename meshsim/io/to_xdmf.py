@@ -11,7 +11,7 @@ from meshsim.check import InputError
 from meshsim.io import plain
 from meshsim.io.hdf5 import hdf5
 from meshsim.io.raw import Tree
-from meshsim.io.raw.xdmf import MIXED
+from meshsim.io.raw.xdmf_cells import MIXED
 from meshsim.io.to_vtk import attribute, face_streams, in_file_order
 from meshsim.mesh import Mesh, as_tensor
 from meshsim.series import Frames, Series

@@ -184,6 +184,7 @@ def test_cgns_twins_agree(real_data):
     su2 = read(real_data / "su2code__TestCases/euler/wedge/mesh_wedge_inv.su2")
     assert torch.equal(adf.cells[0].nodes, hdf.cells[0].nodes)
     assert torch.equal(adf.points, hdf.points)
+    assert faces(adf) == faces(hdf)
     assert su2.n_points == hdf.n_points and su2.n_cells == hdf.n_cells
     assert faces(su2) == faces(hdf)
     torch.testing.assert_close(su2.cell_measures.sum(), hdf.cell_measures.sum())

@@ -25,9 +25,10 @@ and NumPy arrays:
     frames          {"point": [names], "cell": [names]}: fields that the steps hold;
                     "points": True where the points move
 
-A frame, read with the option "step", has `point_fields`, `cell_fields` and, where they move,
-`points`. What is wrong with a file is raised as `ValueError` (or whatever the library raises);
-the caller names the file.
+A frame, read with the option "step", has `point_fields`, `cell_fields` and, where they move
+(option "moves"), `points`; the option "rows" tells how many points and cells there are. What is
+wrong with a file is raised as `ValueError` (or whatever the library raises); the caller names
+the file.
 """
 
 from __future__ import annotations

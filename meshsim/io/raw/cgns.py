@@ -16,6 +16,8 @@ from meshsim.io.raw import Tree, expect, stack_components
 from meshsim.io.raw.cgns_cells import sections, structured
 from meshsim.io.raw.merge import merge
 
+FACE_CORNERS = {"vertex": 1, "line": 2, "triangle": 3, "quad": 4}
+
 
 class Node:
     """A node of the CGNS tree in its HDF5 dress: a group with a label and perhaps data."""
@@ -283,7 +285,7 @@ def _spread_cells(out: Tree, n_cells: int) -> None:
 
 
 def _adf(path: str) -> Tree:
-    """The old kind of CGNS file, through VTK."""
+    """The old kind of CGNS file, through VTK: zones with those boundaries that it knows."""
     from vtkmodules.vtkIOCGNSReader import vtkCGNSReader
 
     from meshsim.io.raw import vtk
@@ -291,8 +293,58 @@ def _adf(path: str) -> Tree:
     reader = vtkCGNSReader()
     reader.SetFileName(path)
     reader.UpdateInformation()
-    for what in ("Base", "Point", "Cell"):
-        getattr(reader, f"EnableAll{what}{'s' if what == 'Base' else 'Arrays'}")()
-    out = vtk.tree(vtk.run(reader))
-    out["notes"] = [*out.get("notes", []), "an ADF file, read by VTK: no boundaries"]
+    reader.EnableAllBases()
+    reader.EnableAllPointArrays()
+    reader.EnableAllCellArrays()
+    reader.LoadBndPatchOn()
+    parts: list[Tree] = []
+    names: list[str] = []
+    for _, base in _children(vtk.run(reader)):
+        for zone, content in _children(base):
+            if not content.IsA("vtkMultiBlockDataSet"):
+                parts.append(vtk.tree(content))
+                names.append(zone)
+                continue
+            inside = dict(_children(content))
+            if "Internal" not in inside:
+                continue
+            part = vtk.tree(inside["Internal"])
+            n = len(part["points"])
+            part["boundaries"] = {
+                name: faces
+                for name, patch in _children(inside.get("Patches"))
+                if (faces := _patch(vtk.tree(patch), n)) is not None
+            }
+            parts.append(part)
+            names.append(zone)
+    out = merge(parts, names)
+    out["notes"] = [*out.get("notes", []), "an ADF file, read by VTK, which skips some boundaries"]
     return out
+
+
+def _children(blocks: Any) -> list[tuple[str, Any]]:
+    """The blocks of a multi-block set with their names."""
+    if blocks is None or not blocks.IsA("vtkMultiBlockDataSet"):
+        return []
+    found = []
+    for i in range(blocks.GetNumberOfBlocks()):
+        block = blocks.GetBlock(i)
+        known = blocks.HasMetaData(i) and blocks.GetMetaData(i).Has(blocks.NAME())
+        name = blocks.GetMetaData(i).Get(blocks.NAME()) if known else f"block{i + 1}"
+        if block is not None:
+            found.append((name.strip(), block))
+    return found
+
+
+def _patch(part: Tree, n: int) -> Tree | None:
+    """The cells of a patch as faces by their corners, if it numbers the points as its zone does."""
+    if len(part["points"]) != n or not part["blocks"]:
+        return None
+    sizes, nodes = [], []
+    for block in part["blocks"]:
+        k = FACE_CORNERS.get(block["type"].rstrip("0123456789"))
+        if k is None:
+            return None
+        sizes.append(np.full(len(block["nodes"]), k))
+        nodes.append(block["nodes"][:, :k].reshape(-1))
+    return {"sizes": np.concatenate(sizes), "nodes": np.concatenate(nodes)}

@@ -26,7 +26,11 @@ def read(path: str, options: Tree) -> Tree:
     """
     case = Case(path)
     if "step" in options:
-        return case.frame(options["step"], patches=False)
+        sizes = options.get("rows", (None, None))
+        out = case.frame(options["step"], False, sizes[1], sizes[0])
+        if options.get("moves"):
+            out["points"] = case.points(options["step"])
+        return out
     if "time" in options:
         return case.mesh(options["time"])
     return case.series()
@@ -273,7 +277,6 @@ class Case:
         expect(os.path.isdir(os.path.join(self.path, time)), f"time {time} is not there")
         if n_cells is None:
             n_cells, n_points = self._sizes(time)
-            out["points"] = self.points(time)
         for name, kind in self._fields(time):
             path = find(os.path.join(self.path, time), name)
             try:

@@ -25,7 +25,7 @@ def read(path: str, options: Tree) -> Tree:
     if "step" in options:
         step = options["step"]
         expect(0 <= step < len(files), f"has no step {step}")
-        return _frame(files[step], options.get("key"))
+        return _frame(files[step], options)
     keys = [_key(parts, whole) for parts, whole in zip(files, _whole(files), strict=True)]
     starts = [0]
     for i, (key, before) in enumerate(zip(keys[1:], keys, strict=False), 1):
@@ -82,13 +82,14 @@ def _parts(files: list[str]) -> Tree:
     return trees[0] if len(trees) == 1 else merge(trees, names, compare=False)
 
 
-def _frame(files: list[str], key: int | None) -> Tree:
-    tree = _parts(files)
+def _frame(files: list[str], options: Tree) -> Tree:
+    tree, key = _parts(files), options.get("key")
     expect(
         key is None or key == connectivity(tree["blocks"]),
         f"{os.path.basename(files[0])}: its cells differ from those of the frame before",
     )
-    return {name: tree[name] for name in ("points", "point_fields", "cell_fields")}
+    moving = ("points",) if options.get("moves", True) else ()
+    return {name: tree[name] for name in ("point_fields", "cell_fields", *moving)}
 
 
 def connectivity(blocks: list[Tree]) -> int:

@@ -12,35 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from meshsim.io.raw import SURFACE, Tree, beside, by_size, content, expect, numbers, ragged
+from meshsim.io.raw import SURFACE, Tree, beside, by_size, content, expect, numbers
 from meshsim.io.raw.cgns_cells import _boxes
 from meshsim.io.raw.merge import merge
+from meshsim.io.raw.xdmf_cells import MIXED, mixed
 
 Element = ElementTree.Element
-# XDMF's number of a cell type in mixed topologies: our name, nodes (0: their number follows)
-MIXED: dict[int, tuple[str, int]] = {
-    1: ("vertex", 0),
-    2: ("line", 0),
-    3: ("polygon", 0),
-    4: ("triangle", 3),
-    5: ("quad", 4),
-    6: ("tetra", 4),
-    7: ("pyramid", 5),
-    8: ("wedge", 6),
-    9: ("hexahedron", 8),
-    16: ("polyhedron", 0),
-    34: ("line3", 3),
-    35: ("quad9", 9),
-    36: ("triangle6", 6),
-    37: ("quad8", 8),
-    38: ("tetra10", 10),
-    39: ("pyramid13", 13),
-    40: ("wedge15", 15),
-    41: ("wedge18", 18),
-    48: ("hexahedron20", 20),
-    49: ("hexahedron24", 24),
-    50: ("hexahedron27", 27),
-}
 NAMES = {
     "triangle": "triangle", "quadrilateral": "quad", "tetrahedron": "tetra", "pyramid": "pyramid",
     "wedge": "wedge", "hexahedron": "hexahedron", "edge_3": "line3", "triangle_6": "triangle6",
@@ -55,15 +32,30 @@ NODES = {name: k for name, k in MIXED.values() if k}
 
 def read(path: str, options: Tree) -> Tree:
     """An XDMF file as a tree; `options["step"]` reads one time of a series."""
-    with File(path) as file:
+    file = _cached(path)
+    try:
         steps, times = file.steps()
         if "step" in options:
             expect(0 <= options["step"] < len(steps), f"has no step {options['step']}")
-            found = file.grid(steps[options["step"]], series=True)
-            return {key: found[key] for key in ("points", "point_fields", "cell_fields")}
+            return file.frame(steps[options["step"]], options)
         if times is None:
             return file.grid(steps[0])
         return file.series(steps, times)
+    finally:
+        file.close()
+
+
+_last: list[Any] = []  # (path, time, size) and the parsed XML of the file that was read last
+
+
+def _cached(path: str) -> File:
+    """A file; the XML is parsed once for all its frames."""
+    about = os.stat(path)
+    key = (path, about.st_mtime_ns, about.st_size)
+    if not _last or _last[0] != key:
+        _last[:] = [key, File(path)]
+    found: File = _last[1]
+    return found
 
 
 class File:
@@ -79,12 +71,11 @@ class File:
             element.tag = str(element.tag).rsplit("}", 1)[-1]
         self.opened: dict[str, Any] = {}
 
-    def __enter__(self) -> File:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the HDF5 files."""
         for file in self.opened.values():
             file.close()
+        self.opened.clear()
 
     def steps(self) -> tuple[list[Element], list[float] | None]:
         """The grids of a series with their times, or the one grid (or all grids) and None."""
@@ -160,6 +151,20 @@ class File:
         else:
             yield grid
 
+    def frame(self, grid: Element, options: Tree) -> Tree:
+        """The fields of a step; of one plain grid without reading its cells again."""
+        leaves = list(self._leaves(grid))
+        kinds = {a.get("ItemType") for leaf in leaves for a in leaf.findall("Attribute")}
+        if len(leaves) > 1 or kinds - {None} or "rows" not in options:
+            return self.grid(grid, series=True)
+        out: Tree = {"point_fields": {}, "cell_fields": {}, "global_fields": {}, "notes": []}
+        for attribute in leaves[0].findall("Attribute"):
+            self._attribute(attribute, out, *options["rows"])
+        geometry = self._part(leaves[0], "Geometry")
+        if options.get("moves") and geometry is not None:
+            out["points"] = self._points(geometry)
+        return out
+
     def grid(self, grid: Element, series: bool = False) -> Tree:
         """A grid as a tree; the leaves of a spatial collection are merged."""
         leaves = list(self._leaves(grid))
@@ -204,7 +209,7 @@ class File:
         out: Tree = {"points": points, "blocks": blocks, "point_fields": {}, "cell_fields": {},
                      "global_fields": {}, "notes": [], "extras": {}}  # fmt: skip
         for attribute in grid.findall("Attribute"):
-            self._attribute(attribute, out)
+            self._attribute(attribute, out, len(points), _count(blocks))
         out["extras"] = self._extras(topology)
         return out
 
@@ -268,7 +273,7 @@ class File:
         if kind == "mixed":
             announced = topology.get("NumberOfElements") or topology.get("Dimensions")
             n = int(announced.split()[0]) if announced else -1
-            return _mixed(nodes.reshape(-1), base, n)
+            return mixed(nodes.reshape(-1), base, n)
         if kind in ("polyvertex", "polyline", "polygon"):
             width = int(topology.get("NodesPerElement", 0)) or nodes.shape[-1]
             names = {**SURFACE} if kind != "polygon" else {3: "triangle", 4: "quad"}
@@ -286,7 +291,7 @@ class File:
         expect(nodes.size % k == 0, f"{nodes.size} indices for cells of {k}")
         return [{"type": NAMES[kind], "nodes": nodes.reshape(-1, k) - base}]
 
-    def _attribute(self, attribute: Element, out: Tree) -> None:
+    def _attribute(self, attribute: Element, out: Tree, n_points: int, n_cells: int) -> None:
         name = attribute.get("Name", "field")
         centre = attribute.get("Center", "Node").lower()
         items = attribute.findall("DataItem")
@@ -301,7 +306,7 @@ class File:
         if centre not in ("node", "cell"):
             out["notes"].append(f"field {name!r} at {centre} was left out")
             return
-        n = len(out["points"]) if centre == "node" else _count(out["blocks"])
+        n = n_points if centre == "node" else n_cells
         expect(n and values.size % n == 0, f"field {name!r} has {values.size} values for {n} rows")
         if values.ndim == 0 or values.shape[0] != n:
             values = values.reshape(n, -1)
@@ -409,91 +414,3 @@ def _dtype(item: Element) -> np.dtype:
 
 def _count(blocks: list[Tree]) -> int:
     return sum(len(b["offsets"]) - 1 if "offsets" in b else len(b["nodes"]) for b in blocks)
-
-
-def _mixed(stream: np.ndarray, base: int, n: int) -> list[Tree]:
-    """Blocks of a mixed topology: a stream of type number (and size) and nodes."""
-    places: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
-    polyhedra: list[tuple[int, int]] = []
-    values = stream.tolist()
-    at = row = 0
-    while at < len(values) and row != n:
-        number = values[at]
-        expect(number in MIXED, f"cells of XDMF type {number} are not supported")
-        name, k = MIXED[number]
-        start = at + 1
-        if name == "polyhedron":
-            polyhedra.append((row, start))
-            expect(start < len(values), "ends early in its topology")
-            at = start + 1
-            for _ in range(values[start]):
-                expect(at < len(values) and values[at] >= 1, "ends early in its topology")
-                at += 1 + values[at]
-        else:
-            if k == 0:
-                expect(start < len(values), "ends early in its topology")
-                k = values[start]
-                expect(k >= 1, "a cell without points in its topology")
-                start += 1
-            rows, starts = places.setdefault((number, k), ([], []))
-            rows.append(row)
-            starts.append(start)
-            at = start + k
-        expect(at <= len(values), "ends early in its topology")
-        row += 1
-    expect(n < 0 or row == n, f"ends early in its topology (expected {n} cells, got {row})")
-    blocks: list[Tree] = []
-    for (number, k), (rows, starts) in places.items():
-        name = MIXED[number][0]
-        cells = stream[np.array(starts)[:, None] + np.arange(k)] - base
-        if name == "polygon":
-            of = np.arange(len(cells) + 1) * k
-            flat = cells.reshape(-1)
-            blocks.append({"type": name, "nodes": flat, "offsets": of, "rows": np.array(rows)})
-        else:
-            expect(k == {"vertex": 1, "line": 2}.get(name, k), f"a {name} of {k} points")
-            blocks.append({"type": name, "nodes": cells, "rows": np.array(rows)})
-    if polyhedra:
-        blocks.append(_polyhedra(values, polyhedra, base))
-    return _polygons_joined(blocks)
-
-
-def _polyhedra(values: list[int], polyhedra: list[tuple[int, int]], base: int) -> Tree:
-    nodes: list[int] = []
-    face_sizes: list[int] = []
-    sizes: list[int] = []
-    for _, start in polyhedra:
-        at = start + 1
-        sizes.append(values[start])
-        for _ in range(values[start]):
-            k = values[at]
-            face_sizes.append(k)
-            nodes += values[at + 1 : at + 1 + k]
-            at += 1 + k
-    return {
-        "type": "polyhedron",
-        "nodes": np.array(nodes, np.int64) - base,
-        "offsets": ragged(np.array(sizes)),
-        "face_offsets": ragged(np.array(face_sizes)),
-        "rows": np.array([row for row, _ in polyhedra]),
-    }
-
-
-def _polygons_joined(blocks: list[Tree]) -> list[Tree]:
-    """Polygons of different sizes as one ragged block, in the order of the file."""
-    polygons = [block for block in blocks if block["type"] == "polygon"]
-    if len(polygons) < 2:
-        return blocks
-    rows = np.concatenate([block["rows"] for block in polygons])
-    sizes = np.concatenate([np.diff(block["offsets"]) for block in polygons])
-    flat = np.concatenate([block["nodes"] for block in polygons])
-    order = np.argsort(rows)
-    from meshsim.io.raw import gather
-
-    joined = {
-        "type": "polygon",
-        "nodes": gather(flat, ragged(sizes), order),
-        "offsets": ragged(sizes[order]),
-        "rows": rows[order],
-    }
-    return [joined, *(block for block in blocks if block["type"] != "polygon")]
