@@ -34,6 +34,10 @@ class MissingExtra(MeshsimError, ImportError):
 
     def __init__(self, package: str, extra: str):
         super().__init__(f"{package} is not installed: pip install 'meshsim[{extra}]'")
+        self.package, self.extra = package, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        return type(self), (self.package, self.extra)  # worker processes send it to their parent
 
 
 def one_line(text: object, limit: int = 300) -> str:

@@ -39,3 +39,14 @@ def test_datasets_and_viz_are_no_packages() -> None:
     """An `__init__.py` there would shadow packages of those names from the repository root."""
     for folder in ("datasets", "viz"):
         assert not list((ROOT / folder).rglob("__init__.py"))
+
+
+def test_errors_survive_the_way_from_a_worker_process() -> None:
+    """What a spawned worker raises is pickled: the parent must get the same error."""
+    import pickle
+
+    from meshsim.check import InputError, MissingExtra, WorkError
+
+    for error in (InputError("a"), WorkError("b"), MissingExtra("gmsh", "solve")):
+        back = pickle.loads(pickle.dumps(error))
+        assert type(back) is type(error) and str(back) == str(error)

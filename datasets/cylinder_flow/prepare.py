@@ -243,13 +243,20 @@ def generate(
                 progress(finished, flows)
         return paths
     context = get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker) as pool:
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
+    try:
         jobs = [pool.submit(_write, case, path) for case, path in missing]
         for job in as_completed(jobs):
             job.result()
             finished += 1
             if progress:
                 progress(finished, flows)
+    except KeyboardInterrupt:  # it need not wait for the flows that are being solved
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
     return paths
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -98,3 +102,24 @@ def test_store_of_another_version(
 
     root.write_text(re.sub(r'("version":\s*)\d+', r"\g<1>999", text))
     fails(capsys, ["info", str(tmp_path / "s.zarr")], "version")
+
+
+def test_interrupted_generation_ends_cleanly_and_carries_on(tmp_path: Path) -> None:
+    pytest.importorskip("gmsh")
+    options = ["flows=6", "frames=4", "spin_up=0.2", "mesh_size=2.0", "workers=2"]
+    command = [sys.executable, "-m", "meshsim", "generate", "cylinder_flow", "-o", str(tmp_path)]
+    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("flow_*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("flow_*.npz")}
+    assert 0 < len(kept)
+    if process.returncode:  # else it was quicker than the signal
+        assert process.returncode == 130
+        assert errors.strip().splitlines()[-1].startswith("error: interrupted")
+        assert "Traceback" not in errors
+    assert main([*command[3:], *options]) == 0
+    assert len(list(tmp_path.glob("flow_*.npz"))) == 6
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
