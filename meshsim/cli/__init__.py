@@ -16,6 +16,8 @@ import typer
 
 from meshsim.check import MeshsimError, one_line
 
+INTERRUPTED = "interrupted; the same command started again carries on"
+
 
 def _app() -> typer.Typer:
     from meshsim.cli.convert import convert
@@ -79,11 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _app()(args=arguments, prog_name="meshsim", standalone_mode=False)
         sys.stdout.flush()
-        return int(code or 0)
+        return _fail(INTERRUPTED, 130) if code == 130 else int(code or 0)
     except (KeyboardInterrupt, typer.Abort):
         if debug:
             raise
-        return _fail("interrupted; the same command started again carries on", 130)
+        return _fail(INTERRUPTED, 130)
     except MeshsimError as error:
         if debug:
             raise

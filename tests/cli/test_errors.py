@@ -115,7 +115,7 @@ def test_interrupted_generation_ends_cleanly_and_carries_on(tmp_path: Path) -> N
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("flow_*.npz")}
-    assert 0 < len(kept)
+    assert len(kept) > 0
     if process.returncode:  # else it was quicker than the signal
         assert process.returncode == 130
         assert errors.strip().splitlines()[-1].startswith("error: interrupted")
