@@ -1,5 +1,21 @@
-"""`python -m meshsim`: the command line."""
+"""`python -m meshsim`, and the console script: the command line."""
 
-from meshsim.cli import run
+from __future__ import annotations
 
-run()
+import sys
+
+
+def run() -> None:
+    """Run the command line; Ctrl-C may come while torch is still being loaded."""
+    try:
+        from meshsim.cli import main
+
+        code = main()
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command started again carries on", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,9 @@ from meshsim.check import InputError, check_finite, check_known, check_length, n
 from meshsim.data.schema import Field, Schema
 from meshsim.data.statistics import Normaliser
 from meshsim.mesh import ArrayLike, Mesh, as_tensor
-from meshsim.rollout import INTEGRATORS
+from meshsim.rollout import INTEGRATORS, State
+from meshsim.sample import Sample
+from meshsim.series import Series
 
 if TYPE_CHECKING:
     from meshsim.graph import MeshGraph
@@ -28,16 +31,24 @@ class BoundaryRule:
         fixed: {field: names of node types}. A field that is not named follows the default: a
             vector is given everywhere but on NORMAL and OUTFLOW (Pfaff et al., ICLR 2021, A.1),
             a scalar nowhere.
-
-    Raises:
-        InputError: an unknown node type.
     """
 
     def __init__(self, fixed: Mapping[str, Sequence[str]] | None = None):
         self.fixed = {name: tuple(types) for name, types in (fixed or {}).items()}
 
+    def check(self, schema: Schema) -> None:
+        """Raise `InputError` for a field that is no state, or an unknown node type."""
+        for name in self.fixed:
+            check_known(name, [f.name for f in schema.states], "state in the boundary rule:")
+        for field in schema.states:
+            self.types(field)
+
     def types(self, field: Field) -> tuple[str, ...]:
-        """Names of the node types on which a field is given."""
+        """Names of the node types on which a field is given.
+
+        Raises:
+            InputError: an unknown node type.
+        """
         from meshsim.graph import NodeType
 
         names = [t.name for t in NodeType if t.name != "SIZE"]
@@ -80,7 +91,7 @@ def check_parts(
             "states and targets: expected all at points or all in cells, got "
             + ", ".join(f"{f.name} ({f.location})" for f in schema)
         )
-    if schema.states and not (isinstance(dt, int | float) and dt > 0):
+    if schema.states and not (isinstance(dt, int | float) and 0 < dt < math.inf):
         raise InputError(f"`dt`: expected a time step above 0, got {dt}")
     for field in schema.parameters:
         if field.location not in ("global", location_of(schema)):
@@ -90,7 +101,8 @@ def check_parts(
             )
     for axis in symmetry:
         check_known(axis, AXES, "axis of symmetry")
-    if bundle < 1 or (bundle > 1 and integrator not in ("euler", "direct")):
+    whole = isinstance(bundle, int) and bundle >= 1
+    if not whole or (bundle > 1 and integrator not in ("euler", "direct")):
         raise InputError(
             f"`bundle`: expected 1 (or more with euler or direct), got {bundle} with {integrator}"
         )
@@ -159,6 +171,57 @@ def node_values(
     if not values.is_floating_point():
         values = values.double()
     return from_points(graph, values) if location == "point" else values
+
+
+def mesh_fields(schema: Schema, graph: MeshGraph, values: State) -> dict[str, Tensor]:
+    """Node values {field: (N, c)} as fields of the mesh, (P, c) or (P,), in its own order."""
+    from meshsim.graph import to_points
+
+    out = {}
+    for name, x in values.items():
+        rows = to_points(graph, x) if location_of(schema) == "point" else x
+        rows = rows.detach().cpu()
+        out[name] = rows[:, 0] if schema[name].components == 1 else rows
+    return out
+
+
+def check_dimension(normaliser: Normaliser, mesh: Mesh) -> None:
+    """Raise `InputError` unless the mesh has as many dimensions as those of the training."""
+    dim = len(normaliser.mean("edge_attr")) - 1
+    if mesh.dim != dim:
+        raise InputError(f"expected a {dim}-D mesh, as those of the training, got {mesh.dim}-D")
+
+
+def opened(
+    data: Mesh | Series | Sample,
+    parameters: Mapping[str, ArrayLike] | None,
+    schema: Schema,
+    branch: str,
+) -> tuple[Mesh | Series, dict[str, ArrayLike]]:
+    """The mesh or series in what a user calls a simulator with, and the global parameters known.
+
+    Arguments:
+        data: a mesh, a series, or a sample, whose `branch` ("" for the only one) is taken.
+        parameters: {name: value}, over those of the sample.
+
+    Raises:
+        InputError: no such branch, an unknown parameter, or points that move.
+    """
+    known: dict[str, ArrayLike] = {}
+    content: Mesh | Series
+    if isinstance(data, Sample):
+        known = dict(data.parameters)
+        if branch:
+            check_known(branch, data.branches, f"branch of sample {data.name!r}:")
+        content = data.branches[branch] if branch else data.branch
+    else:
+        content = data
+    names = [f.name for f in schema.parameters if f.location == "global"]
+    for name in parameters or {}:
+        check_known(name, names, "parameter")
+    if isinstance(content, Series) and content.points is not None:
+        raise InputError("the points of the series move: no simulator here can follow them")
+    return content, {k: v for k, v in known.items() if k in names} | dict(parameters or {})
 
 
 def parameter_rows(

@@ -27,7 +27,7 @@ def describe(
         obj: what to look at.
         file, format, reader: where it came from, passed on.
         full: look at every frame of a series for the ranges of its fields; otherwise at the first
-            and the last.
+            and the last, which a note says.
 
     Returns:
         {"file", "format", "reader", "points", "dim", "cells", "faces", "point_fields",
@@ -60,6 +60,8 @@ def _branch(branch: Mesh | Series, full: bool) -> dict[str, Any]:
         for name, found in fields.items():
             out[f"{place}_fields"][name] = _frames(found, frames)
     out["times"] = branch.times.tolist()
+    if len(frames) < len(branch):
+        out["notes"].append("ranges are those of the first and the last time (info --full: of all)")
     if branch.points is not None:
         bounds = [_bounds(as_tensor(branch.points[t])) for t in frames]
         out["bounds"] = [

@@ -64,15 +64,21 @@ def last_period(
     True
     """
     if period is None:
-        period = find_period(history[:, probes(history)[0], probes(history)[1]])
+        nodes, component = probes(history)
+        period = find_period(history[:, nodes, component])
     known = len(history) - 1
     if not (0 < period <= known):
         return persistence(history[-1], steps)
     ahead = torch.arange(1, steps + 1, dtype=torch.float64)
-    when = known + ahead - period * torch.ceil(ahead / period)  # in (known - period, known]
-    before = when.floor().clamp(0, known - 1).long()
-    share = (when - before).to(history.dtype)[:, None, None]
-    return torch.lerp(history[before], history[before + 1], share)
+    when = known + ahead - period * torch.ceil(ahead / period)  # in [known - period, known]
+    return _between(history, when)
+
+
+def _between(frames: Float[Tensor, "H N c"], when: Float[Tensor, " T"]) -> Float[Tensor, "T N c"]:
+    """Frames at times (T,) counted in frames, 0 ≤ when ≤ H − 1, linear in between."""
+    before = when.floor().clamp(0, len(frames) - 2).long()
+    share = (when - before).to(frames.dtype)[:, None, None]
+    return torch.lerp(frames[before], frames[before + 1], share)
 
 
 def probes(truth: Float[Tensor, "T N c"], share: float = 0.05) -> tuple[Int[Tensor, "n"], int]:
@@ -136,9 +142,10 @@ def dominant_frequency(signal: Float[Tensor, "T *n"], dt: float) -> float:
 def find_period(signal: Float[Tensor, "T *n"], threshold: float = 0.2) -> float:
     """Period of a signal in frames, from its normalised difference function.
 
-    d'(τ) = d(τ) / ((1/τ) Σ_{j≤τ} d(j)), d(τ) = Σ_t |x_t − x_{t−τ}|²; the first dip under the
-    threshold, refined by a parabola (de Cheveigné and Kawahara 2002, eqs. 6 and 8). It needs
-    only a little more than one period, where a spectrum needs several.
+    d'(τ) = d(τ) / ((1/τ) Σ_{j≤τ} d(j)), d(τ) the mean over t of |x_t − x_{t−τ}|²; the first dip
+    under the threshold, refined by a parabola (de Cheveigné and Kawahara 2002, eqs. 6 and 8; the
+    mean instead of their sum over a window, as the record is short). It needs little more than
+    one period, where a spectrum needs several.
 
     Arguments:
         signal: (T,) or (T, n).
@@ -212,6 +219,8 @@ def baselines(
 ) -> dict[str, dict[str, float]]:
     """What `compare` gives for persistence, the time mean and the last known period.
 
+    One step of each starts from the true frames up to the one before, as the model's does.
+
     Arguments:
         history: (H, N, c), known frames; the last is the starting frame.
         truth: (T, N, c), frames after it.
@@ -234,7 +243,9 @@ def baselines(
     period = find_period(history[:, nodes, component])
     if math.isfinite(period):
         repeat = last_period(history, steps, period=period)
-        out["last_period"] = compare(truth, repeat, n=n)
+        ago = len(history) + at.double() - period  # one period before the frames to predict
+        step = _between(torch.cat([history, truth]), ago)
+        out["last_period"] = compare(truth, repeat, one_step=step, frames=at, n=n)
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from meshsim.check import InputError, WorkError, check_known
+from meshsim.check import InputError, WorkError
 from meshsim.data.schema import Field, Schema
 from meshsim.data.statistics import Normaliser
 from meshsim.inputs import (
     BoundaryRule,
+    check_dimension,
     check_parts,
     location_of,
+    mesh_fields,
     node_values,
+    opened,
     outside,
     parameter_rows,
     raw_graph,
@@ -28,7 +32,7 @@ from meshsim.mesh import ArrayLike, Mesh
 from meshsim.rollout import INTEGRATORS, State, rollout
 from meshsim.sample import Sample
 from meshsim.series import Series
-from meshsim.symmetry import mirror, reflection
+from meshsim.symmetry import averaged
 
 if TYPE_CHECKING:
     from meshsim.graph import MeshGraph
@@ -94,6 +98,7 @@ class Simulator(nn.Module):
         self.branch, self.configuration = branch, configuration
         self.precision = "fp32"  # of the matrix products; training sets it
         check_parts(schema, normaliser, integrator, bundle, dt, self.features, self.symmetry)
+        self.boundary.check(schema)
 
     @property
     def location(self) -> str:
@@ -119,6 +124,7 @@ class Simulator(nn.Module):
             A graph with normalised `edge_attr` (E, D+1); `geometry` (N, 9 + features +
             parameters at nodes); `free` (N, states), 1 where a state is predicted.
         """
+        check_dimension(self.normaliser, mesh)
         graph = raw_graph(mesh, self.location, self.features, self.node_types, self.periodic)
         return self.normalised(graph, mesh)
 
@@ -170,7 +176,7 @@ class Simulator(nn.Module):
         Raises:
             InputError: a parameter that is missing, unknown or of the wrong size.
         """
-        content, known = self._open(data, parameters)
+        content, known = opened(data, parameters, self.schema, self.branch)
         return self._ready(content.mesh if isinstance(content, Series) else content, known)
 
     def _ready(self, mesh: Mesh, known: Mapping[str, ArrayLike]) -> MeshGraph:
@@ -200,36 +206,6 @@ class Simulator(nn.Module):
     def _nodes(self, graph: MeshGraph, mesh: Mesh, field: Field, role: str) -> Tensor:
         values = node_values(graph, mesh, field, role, self.location)
         return values.to(self.device, self.dtype)
-
-    def _mesh_fields(self, graph: MeshGraph, values: State) -> dict[str, Tensor]:
-        """Node values as fields of the mesh, in its own order of points or cells."""
-        from meshsim.graph import to_points
-
-        out = {}
-        for name, x in values.items():
-            rows = to_points(graph, x) if self.location == "point" else x
-            rows = rows.detach().cpu()
-            out[name] = rows[:, 0] if self.schema[name].components == 1 else rows
-        return out
-
-    def _open(
-        self, data: Mesh | Series | Sample, parameters: Mapping[str, ArrayLike] | None
-    ) -> tuple[Mesh | Series, dict[str, ArrayLike]]:
-        known: dict[str, ArrayLike] = {}
-        content: Mesh | Series
-        if isinstance(data, Sample):
-            known = dict(data.parameters)
-            if self.branch and self.branch not in data.branches:
-                raise InputError(f"the sample lacks branch {self.branch!r}")
-            content = data.branches[self.branch] if self.branch else data.branch
-        else:
-            content = data
-        names = [f.name for f in self.schema.parameters if f.location == "global"]
-        for name in parameters or {}:
-            check_known(name, names, "parameter")
-        if isinstance(content, Series) and content.points is not None:
-            raise InputError("the points of the series move: no simulator here can follow them")
-        return content, {k: v for k, v in known.items() if k in names} | dict(parameters or {})
 
     # --- the step ---
 
@@ -268,12 +244,7 @@ class Simulator(nn.Module):
         Returns:
             {field: (N, M c)} for the M frames of a bundle, first frame first, and {field: (N, c)}.
         """
-        rates, targets = self._decoded(graph, state)
-        for axis in self.symmetry:
-            image, reflected = mirror(self, graph, state, axis)
-            other_rates, other_targets = self._decoded(image, reflected)
-            rates = self._average(rates, other_rates, axis, graph.pos.shape[1])
-            targets = self._average(targets, other_targets, axis, graph.pos.shape[1])
+        rates, targets = averaged(self, self._decoded, graph, state, self.symmetry)
         for i, field in enumerate(self.schema.states):
             free = graph.free[:, i : i + 1]  # (N, 1)
             if self.integrator == "direct":
@@ -295,13 +266,6 @@ class Simulator(nn.Module):
         return rates, {
             f.name: self.normaliser.decode(f.name, out[f.name]) for f in self.schema.targets
         }
-
-    def _average(self, values: State, image: State, axis: str, dim: int) -> State:
-        out = {}
-        for name, x in values.items():
-            flip = reflection(self.schema[name], axis, dim).to(x)
-            out[name] = 0.5 * (x + image[name] * flip.repeat(x.shape[1] // len(flip)))
-        return out
 
     def rate(self, graph: MeshGraph, state: State) -> State:
         """{field: (N, M c)} rates of the states, 0 where values are given."""
@@ -382,7 +346,7 @@ class Simulator(nn.Module):
         Returns:
             The same mesh, points and cells in their order, with the new fields.
         """
-        content, known = self._open(data, parameters)
+        content, known = opened(data, parameters, self.schema, self.branch)
         self._warn(known)
         mesh = content.frame(0) if isinstance(content, Series) else content
         graph = self._ready(mesh, known)
@@ -394,7 +358,7 @@ class Simulator(nn.Module):
         for name, values in answer.items():
             if not torch.isfinite(values).all():
                 raise WorkError(f"the prediction of {name!r} is not finite")
-        return mesh.with_fields(**{self.location: self._mesh_fields(graph, answer)})
+        return mesh.with_fields(**{self.location: mesh_fields(self.schema, graph, answer)})
 
     @torch.no_grad()
     def rollout(
@@ -428,43 +392,19 @@ class Simulator(nn.Module):
         """
         if not self.schema.states or self.dt is None:
             raise InputError("this simulator has no state that advances in time: use predict")
-        content, known = self._open(data, parameters)
+        content, known = opened(data, parameters, self.schema, self.branch)
         self._warn(known)
-        if isinstance(content, Series):
-            begin = float(content.times[0]) if start is None else start
-            mesh = content.at(begin)
-            if steps is None:
-                steps = int((float(content.times[-1]) - begin) / self.dt + 1e-6)
-        else:
-            begin, mesh = start or 0.0, content
-        if steps is None:
-            raise InputError("`steps`: say how many; the mesh is no series that would tell")
+        mesh, begin, steps = self._begin(content, start, steps)
         graph = self.with_edges(self._ready(mesh, known))
         times = [begin + i * self.dt for i in range(steps + 1)]
-        frames: dict[str, list[Tensor]] = {f.name: [] for f in self.schema.states}
-        frames |= {f.name: [] for f in self.schema.targets}
-
-        def keep(state: State) -> None:
+        names = [f.name for f in (*self.schema.states, *self.schema.targets)]
+        frames: dict[str, list[Tensor]] = {name: [] for name in names}
+        first = self.state(graph, mesh)
+        step = self._stepper(graph, times, boundary)
+        for state in chain([first], rollout(step, first, steps, progress)):
             targets = self.evaluate(graph, state)[1] if self.schema.targets else {}
-            for name, x in self._mesh_fields(graph, state | targets).items():
+            for name, x in mesh_fields(self.schema, graph, state | targets).items():
                 frames[name].append(x)
-
-        begins = iter(range(1, steps + 1, self.bundle))
-
-        def step(state: State) -> list[State]:
-            first = next(begins)
-            given: State | None = None
-            if boundary is not None:
-                when = [times[min(first + i, steps)] for i in range(self.bundle)]
-                known = [self.state(graph, boundary.at(t)) for t in when]
-                given = {name: torch.stack([k[name] for k in known]) for name in state}
-            ahead = self.advance(graph, state, given=given)[0]
-            return [{n: x[i] for n, x in ahead.items()} for i in range(self.bundle)]
-
-        state = self.state(graph, mesh)
-        keep(state)
-        for state in rollout(step, state, steps, progress):  # noqa: B020
-            keep(state)
         held = mesh.point_fields if self.location == "point" else mesh.cell_fields
         rest = {name: values for name, values in held.items() if name not in frames}
         mesh = mesh.replace(**{f"{self.location}_fields": rest})
@@ -472,9 +412,42 @@ class Simulator(nn.Module):
             return Series(mesh, times, frames)
         return Series(mesh, times, cell_fields=frames)
 
+    def _begin(
+        self, content: Mesh | Series, start: float | None, steps: int | None
+    ) -> tuple[Mesh, float, int]:
+        """The mesh a rollout starts from, its time, and how many steps it takes."""
+        if isinstance(content, Mesh):
+            if steps is None:
+                raise InputError("`steps`: say how many; the mesh is no series that would tell")
+            return content, start or 0.0, steps
+        begin = float(content.times[0]) if start is None else start
+        mesh = content.at(begin)
+        if steps is None:
+            steps = int((float(content.times[-1]) - begin) / float(self.dt or 0.0) + 1e-6)
+        return mesh, begin, steps
+
+    def _stepper(
+        self, graph: MeshGraph, times: Sequence[float], boundary: Series | None
+    ) -> Callable[[State], list[State]]:
+        """A function from a state to the next M, with given values taken from `boundary`."""
+        passes = iter(range(1, len(times), self.bundle))
+
+        def given(first: int) -> State | None:
+            if boundary is None:
+                return None
+            when = [times[min(first + i, len(times) - 1)] for i in range(self.bundle)]
+            known = [self.state(graph, boundary.at(t)) for t in when]
+            return {name: torch.stack([k[name] for k in known]) for name in known[0]}
+
+        def step(state: State) -> list[State]:
+            ahead = self.advance(graph, state, given=given(next(passes)))[0]
+            return [{n: x[i] for n, x in ahead.items()} for i in range(self.bundle)]
+
+        return step
+
     def _warn(self, parameters: Mapping[str, ArrayLike]) -> None:
         for sentence in self.outside(parameters):
-            warnings.warn(sentence, stacklevel=3)
+            warnings.warn(sentence, stacklevel=4)  # no_grad's wrapper stands in between
 
     def save(self, folder: Path | str) -> None:
         """Write `model.safetensors` and `simulator.json` into a folder; see `load`."""

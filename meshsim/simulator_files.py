@@ -123,7 +123,7 @@ def _described_by(path: Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
         text = one_line(f"{type(error).__name__}: {error}")
         raise InputError(f"{path}: does not describe a simulator: {text}") from error
 
@@ -140,7 +140,7 @@ def _document(path: Path) -> dict[str, Any]:
     if document["format"] != FORMAT:
         raise InputError(
             f"{path}: format {document['format']!r} is not known (expected {FORMAT}): "
-            f"written by meshsim {document.get('versions', {}).get('meshsim', '?')}"
+            f"written by {one_line(document.get('versions', 'an unknown version'))}"
         )
     return document
 

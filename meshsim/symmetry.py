@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -75,17 +76,53 @@ def mirror(
         if name in ODD:
             flip(image.static, column + k, f"feature.{name}", k, nodes)
         column += len(simulator.normaliser.mean(f"feature.{name}"))
-    for field in simulator.schema.parameters:
-        if field.location != "global":
-            for c in (reflection(field, axis, dim) < 0).nonzero()[:, 0].tolist():
-                flip(image.static, column + c, field.name, c, nodes)
-            column += field.components
+    # those at nodes stand before the global ones, see `Simulator.with_parameters`
+    for field in sorted(simulator.schema.parameters, key=lambda f: f.location == "global"):
+        for c in (reflection(field, axis, dim) < 0).nonzero()[:, 0].tolist():
+            flip(image.static, column + c, field.name, c, nodes)
+        column += field.components
     out = {}
     for field in simulator.schema.states:
         x = state[field.name]
         new = x * reflection(field, axis, dim).to(x)
         out[field.name] = new if nodes is None else torch.where(nodes, new, x)
     return image, out
+
+
+def averaged(
+    simulator: Simulator,
+    work: Callable[[MeshGraph, State], tuple[State, State]],
+    graph: MeshGraph,
+    state: State,
+    axes: Sequence[str],
+) -> tuple[State, State]:
+    """The mean of what `work` gives for all 2^k mirror images along k axes, each mirrored back.
+
+    A mean over a group of reflections R, (1/|G|) Σ R⁻¹ f(R u), commutes with each of them, so the
+    prediction has the symmetry exactly; a mean over single reflections would not.
+
+    Arguments:
+        simulator: knows what the input columns mean.
+        work: (graph, state) to two tables {field: (N, m c)} of decoded values.
+        graph: with `static`.
+        state: {field: (N, c)}.
+        axes: any of "x", "y", "z", each once.
+    """
+    if not axes:
+        return work(graph, state)
+    axis, rest = axes[0], axes[1:]
+    own = averaged(simulator, work, graph, state, rest)
+    other = averaged(simulator, work, *mirror(simulator, graph, state, axis), rest)
+    dim = graph.pos.shape[1]
+
+    def mean(values: State, image: State) -> State:
+        out = {}
+        for name, x in values.items():
+            flip = reflection(simulator.schema[name], axis, dim).to(x)
+            out[name] = 0.5 * (x + image[name] * flip.repeat(x.shape[1] // len(flip)))
+        return out
+
+    return mean(own[0], other[0]), mean(own[1], other[1])
 
 
 def _columns(simulator: Simulator) -> int:

@@ -142,6 +142,10 @@ def test_baselines_of_a_periodic_flow():
     for metrics in table.values():
         assert set(metrics) == {"one_step", "rollout_50", "rollout_all", "relative_l2"}
     assert table["persistence"]["one_step"] == pytest.approx(rmse(flow[50:], flow[49:-1]))
+    # one step of the last baseline knows the true frames up to the one before, as the others do
+    few = baselines(flow[:50], flow[50:], frames=torch.tensor([0, 60, 109]))["last_period"]
+    ago = (flow[[37, 97, 146]] + flow[[38, 98, 147]]) / 2  # 12.5 frames earlier
+    assert few["one_step"] == pytest.approx(rmse(flow[[50, 110, 159]], ago), rel=0.05)
     assert table["last_period"]["rollout_all"] < table["time_mean"]["rollout_all"]
     assert table["time_mean"]["rollout_all"] < table["persistence"]["rollout_all"]
     assert "last_period" not in baselines(flow[:1], flow[1:])

@@ -9,7 +9,8 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import typer
@@ -17,6 +18,9 @@ import typer
 from meshsim.check import MeshsimError, one_line
 
 INTERRUPTED = "interrupted; the same command started again carries on"
+BAD_INPUT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+# a function under torch.no_grad is called from there, so that its warnings seem to come from it
+OURS = r"meshsim\b|torch\.utils\._contextlib"
 
 
 def _app() -> typer.Typer:
@@ -55,15 +59,18 @@ def _app() -> typer.Typer:
     return app
 
 
-def _warn_in_one_line() -> None:
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
     """Our own warnings become lines on standard error; those of libraries are not the user's."""
-    warnings.filterwarnings("ignore")
-    warnings.filterwarnings("default", module=r"meshsim\b")
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         print(f"warning: {one_line(message, 600)}", file=sys.stderr)
 
-    warnings.showwarning = show
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore")
+        warnings.filterwarnings("default", module=OURS)
+        warnings.showwarning = show
+        yield
 
 
 def _fail(text: str, code: int) -> int:
@@ -76,10 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
-    if not debug:
-        _warn_in_one_line()
     try:
-        code = _app()(args=arguments, prog_name="meshsim", standalone_mode=False)
+        with nullcontext() if debug else _warnings_in_one_line():
+            code = _app()(args=arguments, prog_name="meshsim", standalone_mode=False)
         sys.stdout.flush()
         return _fail(INTERRUPTED, 130) if code == 130 else int(code or 0)
     except (KeyboardInterrupt, typer.Abort):
@@ -97,8 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        bad_input = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
-        return _fail(f"{where}{error.strerror or error}", 2 if bad_input else 1)
+        return _fail(f"{where}{error.strerror or error}", 2 if error.errno in BAD_INPUT else 1)
     except MemoryError:
         return _fail("out of memory", 1)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What several subcommands read from the shell: key=value pairs, recipes, kinds of path."""
+"""What several subcommands read from the shell: key=value pairs, recipes, files and folders."""
 
 from __future__ import annotations
 
@@ -6,10 +6,23 @@ import json
 import sys
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshsim.check import InputError, nearest
+
+if TYPE_CHECKING:
+    from meshsim.mesh import Mesh
+    from meshsim.sample import Sample
+    from meshsim.series import Series
+    from meshsim.simulator import Simulator
+
+KINDS = {
+    "run": "a trained run",
+    "store": "a store",
+    "file": "a mesh file or case folder",
+}
 
 
 def pairs(texts: Sequence[str]) -> dict[str, Any]:
@@ -31,14 +44,101 @@ def pairs(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def kind(path: Path) -> str:
-    """What a path is: "run" (a trained simulator), "store", or "file" (any mesh, cases too)."""
+    """What a path is: "run" (trained, or still training), "store", or "file" (any other)."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    if (path / "simulator.json").exists():
+    if (path / "simulator.json").exists() or (path / "run.json").exists():
         return "run"
     if (path / "zarr.json").exists():
         return "store"
     return "file"
+
+
+def numbers(texts: Sequence[str]) -> dict[str, Any]:
+    """Parameters of a sample: pairs whose values are numbers or lists of them.
+
+    >>> numbers(["inflow=1.5", "wind=[1, 0]", "angle=.7"])
+    {'inflow': 1.5, 'wind': [1, 0], 'angle': 0.7}
+    """
+    out = pairs(texts)
+    for key, value in out.items():
+        if isinstance(value, str):
+            with suppress(ValueError):  # TOML takes no .7
+                out[key] = value = float(value)
+        listed = value if isinstance(value, list) and value else [value]
+        if not all(isinstance(x, int | float) for x in listed):
+            raise InputError(f"{key}={value}: expected a number or a list of numbers, as in [1, 0]")
+    return out
+
+
+def expect(path: Path, wanted: str) -> None:
+    """Raise `InputError` unless `path` is of a kind, "run", "store" or "file"."""
+    found = kind(path)
+    if found != wanted:
+        other = "a folder of other things" if path.is_dir() else "a file"
+        what = other if found == "file" else KINDS[found]
+        raise InputError(f"{path}: {what} (expected {KINDS[wanted]})")
+
+
+def load(path: Path, trust: bool = False) -> Mesh | Series | Sample:
+    """What a mesh file or a case folder holds; of any other folder the message says what it is."""
+    from meshsim.io import format_of, read
+
+    expect(path, "file")
+    if path.is_dir():
+        try:
+            format_of(path)
+        except InputError:
+            raise InputError(f"{path}: no case folder; {_inside(path)}") from None
+    return read(path, trust=trust)
+
+
+def _inside(folder: Path) -> str:
+    """The mesh files in a folder, in words."""
+    from meshsim.data import find_sources
+
+    try:
+        found = find_sources([str(folder)], None)
+    except InputError:
+        return "there are no mesh files in it either"
+    return f"name one of the {len(found)} meshes in it, as {found[0].path}"
+
+
+def check_trained(run: Path) -> None:
+    """Raise `InputError` unless `run` is the folder of a training that came to its end."""
+    expect(run, "run")
+    if not (run / "simulator.json").exists():
+        raise InputError(f"{run}: no simulator yet (start its training again to go on)")
+
+
+def simulator(run: Path) -> Simulator:
+    """The simulator in a run's folder."""
+    from meshsim.simulator import Simulator
+
+    check_trained(run)
+    return Simulator.load(run)
+
+
+def ready(data: Mesh | Series | Sample, out: Path) -> list[str]:
+    """Make the folder of a file to be written, and say what that file cannot hold of `data`.
+
+    Called before the work starts, so that a wrong name does not cost its result.
+
+    Raises:
+        InputError: nothing is written under such a name, or not this.
+    """
+    from meshsim.io import losses
+
+    found = losses(data, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return found
+
+
+def folder(out: Path) -> Path:
+    """The folder to write to, which may be new."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: a file (expected a folder to write to)")
+    return out
 
 
 def recipes() -> Path:
@@ -50,12 +150,31 @@ def recipes() -> Path:
     raise InputError(f"the dataset recipes are missing (expected {package / 'recipes'})")
 
 
+def _names() -> list[str]:
+    return [p.name for p in recipes().iterdir() if (p / "prepare.py").exists()]
+
+
 def recipe(name: str) -> Path:
     """The folder of one recipe; the error names the nearest."""
-    names = [p.name for p in recipes().iterdir() if (p / "prepare.py").exists()]
-    if name not in names:
-        raise InputError(f"unknown recipe {name!r}: {nearest(name, names)}")
+    if name not in _names():
+        raise InputError(f"unknown recipe {name!r}: {nearest(name, _names())}")
     return recipes() / name
+
+
+def configuration(path: Path) -> Path:
+    """A TOML file; `datasets/NAME/FILE` is found in the installed package too.
+
+    Raises:
+        InputError: there is no such file; the name of a recipe alone gets its config named.
+    """
+    if path.is_file():
+        return path
+    inside = recipes().joinpath(*path.parts[1:])
+    if path.parts[:1] == ("datasets",) and inside.is_file():
+        return inside
+    hint = f"; did you mean datasets/{path}/config.toml?" if str(path) in _names() else ""
+    what = "a folder (expected a .toml file)" if path.is_dir() else "no such file"
+    raise InputError(f"{path}: {what}{hint}")
 
 
 def print_json(document: Any) -> None:

@@ -19,14 +19,15 @@ def convert(
 ) -> None:
     """Convert a mesh; what the target cannot hold is said before it is written."""
     from meshsim.check import InputError
-    from meshsim.io import losses, read, write
+    from meshsim.cli.arguments import load, ready
+    from meshsim.io import write
 
-    data = read(source, trust=trust)
+    data = load(source, trust)
     if onto is not None:
         from meshsim.mesh import Mesh
         from meshsim.render import carry
 
-        goal = read(onto, trust=trust)
+        goal = load(onto, trust)
         if not isinstance(data, Mesh) or not isinstance(goal, Mesh):
             raise InputError("--onto: expected two single meshes (pick a time of a series first)")
         data, outside = carry(data, goal)
@@ -35,6 +36,7 @@ def convert(
                 f"note: {outside} points lie outside {source} and take their nearest value",
                 file=sys.stderr,
             )
-    for sentence in losses(data, target):
+    for sentence in ready(data, target):
         print(f"note: {sentence}", file=sys.stderr)
     write(data, target)
+    print(target, file=sys.stderr)

@@ -13,27 +13,25 @@ def evaluate(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="A store.")],
     split: Annotated[str, typer.Option("--split", help="Which samples.")] = "test",
     start: Annotated[
-        int, typer.Option("--start", metavar="FRAME", help="Where rollouts start; before: history.")
+        int,
+        typer.Option("--start", metavar="FRAME", min=0, help="First frame; before it: history."),
     ] = 0,
-    steps: Annotated[int | None, typer.Option("--steps", help="Default: to the end.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Default: to the end.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure one-step, n-step and full-rollout errors beside persistence and the time mean."""
-    from meshsim.cli.arguments import print_json
+    from meshsim.cli.arguments import expect, print_json, simulator
     from meshsim.cli.progress import bar
     from meshsim.data import Store
-    from meshsim.simulator import Simulator
     from meshsim.train import evaluate as work
 
+    trained = simulator(run)
+    expect(store, "store")
+    known = Store(store)
     with bar("evaluate") as progress:
-        report = work(
-            Simulator.load(run),
-            Store(store),
-            split=split,
-            start=start,
-            steps=steps,
-            progress=progress,
-        )
+        report = work(trained, known, split=split, start=start, steps=steps, progress=progress)
     if json:
         print_json(report)
     else:

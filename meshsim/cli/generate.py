@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
@@ -23,9 +23,34 @@ def load_recipe(name: str) -> Callable[..., Any]:
     sys.modules.pop("prepare", None)
     module = importlib.import_module("prepare")
     if not hasattr(module, "generate"):
-        raise InputError(f"{name}: this recipe only has a program of its own, prepare.py")
+        raise InputError(
+            f"{name}: nothing to generate; it is a program of its own: python {folder}/prepare.py"
+        )
     function: Callable[..., Any] = module.generate
     return function
+
+
+def check_options(name: str, function: Callable[..., Any], given: dict[str, Any]) -> None:
+    """Raise `InputError` unless a recipe's function can be called with these options."""
+    from meshsim.check import InputError, check_known
+
+    every = inspect.signature(function, eval_str=True).parameters
+    known = {n: p for n, p in every.items() if n not in ("out", "progress")}
+    for key, value in given.items():
+        check_known(key, known, f"option of {name}")
+        wanted = known[key].annotation
+        single = get_args(wanted)[0] if get_origin(wanted) is Sequence else wanted
+        listed = value if single is not wanted and isinstance(value, list) else [value]
+        if single in (int, float, str) and not all(_fits(v, single) for v in listed):
+            text = f"a list of {single.__name__}" if single is not wanted else single.__name__
+            raise InputError(f"{name}: {key}: expected {text}, got {value!r}")
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in given:
+            raise InputError(f"{name}: option {key!r} is missing (add {key}=...)")
+
+
+def _fits(value: Any, wanted: type) -> bool:
+    return isinstance(value, int | float if wanted is float else wanted)
 
 
 def generate(
@@ -34,15 +59,12 @@ def generate(
     options: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...")] = None,
 ) -> None:
     """Generate a data set with its solver; an interrupted run started again carries on."""
-    from meshsim.check import check_known
-    from meshsim.cli.arguments import pairs
+    from meshsim.cli.arguments import folder, pairs
     from meshsim.cli.progress import bar
 
     function = load_recipe(name)
     given = pairs(options or [])
-    known = [p for p in inspect.signature(function).parameters if p not in ("out", "progress")]
-    for key in given:
-        check_known(key, known, f"option of {name}")
+    check_options(name, function, given)
     with bar(f"generate {name}") as progress:
-        written = function(out, **given, progress=progress)
+        written = function(folder(out), **given, progress=progress)
     print(f"{out}: {len(written)} files", file=sys.stderr)

@@ -11,24 +11,25 @@ import typer
 def info(
     path: Annotated[Path, typer.Argument(metavar="FILE|STORE|RUN", help="What to look into.")],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Ranges over all times, not the first and the last.")
+    ] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
 ) -> None:
     """Say what is in it: points, cells by type, fields with ranges, boundaries, times, bounds."""
-    from meshsim.cli.arguments import kind, print_json
+    from meshsim.cli.arguments import kind, load, print_json
 
     what = kind(path)
     if what == "run":
         document = _run(path)
     elif what == "store":
-        document = _store(path)
+        document = _store(path, full)
     else:
         from meshsim.inspect import describe
-        from meshsim.io import format_of, read
+        from meshsim.io import format_of
 
-        found = format_of(path)
-        document = describe(
-            read(path, trust=trust), file=str(path), format=found.name, reader=found.reader
-        )
+        data, found = load(path, trust), format_of(path)
+        document = describe(data, file=str(path), format=found.name, reader=found.reader, full=full)
     if json:
         print_json(document)
     else:
@@ -36,24 +37,32 @@ def info(
 
 
 def _run(path: Path) -> dict[str, Any]:
-    import json
+    from meshsim.check import InputError
+    from meshsim.cli.arguments import check_trained
+    from meshsim.data.files import read_json
 
-    text = json.loads((path / "simulator.json").read_text())
+    check_trained(path)
+    text = read_json(path / "simulator.json")
+    if not isinstance(text, dict):
+        raise InputError(f"{path}/simulator.json: does not describe a simulator")
     return {**text, "file": str(path), "format": "simulator"}
 
 
-def _store(path: Path) -> dict[str, Any]:
+def _store(path: Path, full: bool) -> dict[str, Any]:
     from meshsim.data import Store
     from meshsim.inspect import describe
 
     store = Store(path)
+    first: dict[str, Any] = {}
+    if store.names:
+        first = describe(store.sample(store.names[0]), file=store.names[0], full=full)
     return {
         "file": str(path),
         "format": "store",
         "samples": len(store.names),
         "splits": {name: len(members) for name, members in store.splits.items()},
         "schema": store.schema.to_dict() if store.schema else None,
-        "first": describe(store.sample(store.names[0]), file=store.names[0]) if store.names else {},
+        "first": first,
     }
 
 

@@ -16,15 +16,21 @@ def predict(
     options: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
 ) -> None:
-    """Predict the targets on a mesh and write it with them; key=value are its parameters."""
-    from meshsim.cli.arguments import pairs
-    from meshsim.io import losses, read, write
-    from meshsim.simulator import Simulator
+    """Predict the targets on a mesh and write it with them; key=value are its parameters.
 
-    simulator = Simulator.load(run)
-    data = read(mesh, trust=trust)
-    answer = simulator.predict(data, pairs(options or []))
-    for sentence in losses(answer, out):
+    A simulator without targets goes one step on from the state in the file.
+    """
+    from meshsim.cli.arguments import load, numbers, ready, simulator
+    from meshsim.io import write
+    from meshsim.sample import Sample
+    from meshsim.series import Series
+
+    trained = simulator(run)
+    data = load(mesh, trust)
+    branch = data.branch if isinstance(data, Sample) else data
+    ready(branch.mesh if isinstance(branch, Series) else branch, out)
+    answer = trained.predict(data, numbers(options or []))
+    for sentence in write(answer, out):
         print(f"note: {sentence}", file=sys.stderr)
-    write(answer, out)
-    print(f"{out}: {', '.join(f.name for f in simulator.schema.targets)}", file=sys.stderr)
+    made = trained.schema.targets or trained.schema.states
+    print(f"{out}: {', '.join(f.name for f in made)}", file=sys.stderr)

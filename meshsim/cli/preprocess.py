@@ -23,11 +23,12 @@ def preprocess(
 ) -> None:
     """Turn mesh files into a store; an interrupted run started again carries on."""
     from meshsim.check import WorkError
+    from meshsim.cli.arguments import configuration
     from meshsim.cli.progress import bar
     from meshsim.data import preprocess as work
     from meshsim.data import read_preprocess_config
 
-    options = read_preprocess_config(config) if config else None
+    options = read_preprocess_config(configuration(config)) if config else None
     if dry_run:
         from meshsim.data import find_sources
 

@@ -49,7 +49,7 @@ def bar(title: str, lines: bool = False) -> Iterator[Progress]:
     with Bar(*columns, console=Console(stderr=True)) as shown:
         task = shown.add_task(title, total=None, note="")
 
-        def update(done: float, total: float, note: str = "") -> None:
+        def update(done: float | int, total: float | int, note: str = "") -> None:
             shown.update(task, completed=done, total=total, note=note)
 
         yield update
@@ -59,7 +59,7 @@ def _lines(title: str) -> Progress:
     began = time.monotonic()
     last = began
 
-    def update(done: float, total: float, note: str = "") -> None:
+    def update(done: float | int, total: float | int, note: str = "") -> None:
         nonlocal last
         now = time.monotonic()
         if now - last < 15 and done < total:

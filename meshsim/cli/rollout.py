@@ -19,16 +19,21 @@ def rollout(
     trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
 ) -> None:
     """Roll a simulator out from a state and write the series; key=value are its parameters."""
-    from meshsim.cli.arguments import pairs
+    from meshsim.cli.arguments import load, numbers, ready, simulator
     from meshsim.cli.progress import bar
-    from meshsim.io import read, write
-    from meshsim.simulator import Simulator
+    from meshsim.io import write
+    from meshsim.sample import Sample
+    from meshsim.series import Series
 
-    simulator = Simulator.load(run)
-    data = read(mesh, trust=trust)
+    trained = simulator(run)
+    data = load(mesh, trust)
+    branch = data.branch if isinstance(data, Sample) else data
+    here, frames = (branch.mesh, len(branch)) if isinstance(branch, Series) else (branch, 2)
+    frames = frames if steps is None else max(steps, 0) + 1
+    ready(Series(here, [float(i) for i in range(frames)]), out)
     with bar("rollout") as progress:
-        series = simulator.rollout(
-            data, steps, parameters=pairs(options or []), start=start, progress=progress
+        series = trained.rollout(
+            data, steps, parameters=numbers(options or []), start=start, progress=progress
         )
     for sentence in write(series, out):
         print(f"note: {sentence}", file=sys.stderr)

@@ -19,11 +19,12 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run.")] = False,
 ) -> None:
     """Train a simulator; an interrupted run started again carries on where it was."""
+    from meshsim.cli.arguments import configuration
     from meshsim.cli.progress import bar
     from meshsim.train import read_config
     from meshsim.train import train as work
 
-    settings = read_config(config, options or [])
+    settings = read_config(configuration(config), options or [])
     with bar("train") as progress:
         work(settings, out, warm_start=warm, overwrite=overwrite, progress=progress)
     print(f"{out}: trained (see {out / 'log.csv'})", file=sys.stderr)

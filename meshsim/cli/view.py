@@ -16,15 +16,17 @@ def view(
         Path | None, typer.Option("--output", "-o", help=".png, .gif, .mp4 or .html.")
     ] = None,
     sample: Annotated[str | None, typer.Option("--sample", help="Of a store.")] = None,
-    component: Annotated[int | None, typer.Option("--component", help="Of a vector.")] = None,
+    component: Annotated[
+        str | None, typer.Option("--component", help="Of a vector: 0, 1, … or x, y, z.")
+    ] = None,
     up: Annotated[str | None, typer.Option("--up", help="Axis that points up: x, y or z.")] = None,
     edges: Annotated[bool, typer.Option("--edges", help="Draw the cells' edges.")] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
 ) -> None:
-    """Draw a mesh and its field; without -o the picture lies beside the input."""
+    """Draw a mesh and its field; without -o into the current folder, under the input's name."""
     from meshsim import render
     from meshsim.check import InputError, check_known
-    from meshsim.cli.arguments import kind
+    from meshsim.cli.arguments import kind, load
     from meshsim.mesh import Mesh
     from meshsim.sample import Sample
     from meshsim.series import Series
@@ -32,7 +34,7 @@ def view(
     what = kind(path)
     if what == "run":
         target = out or path / "training.png"
-        if target.suffix != ".png":
+        if target.suffix.lower() != ".png":
             raise InputError(f"{target}: the curves of a run are drawn as .png")
         print(render.curves(path / "log.csv", target), file=sys.stderr)
         return
@@ -40,25 +42,27 @@ def view(
         from meshsim.data import Store
 
         store = Store(path)
+        if not store.names:
+            raise InputError(f"{path}: no sample in it to look at")
         if sample is not None:
             check_known(sample, store.names, "sample")
         data: Mesh | Series | Sample = store.sample(sample or store.names[0])
     else:
-        from meshsim.io import read
-
-        data = read(path, trust=trust)
+        data = load(path, trust)
     shown = data.branch if isinstance(data, Sample) else data
-    target = out or Path(path.name.rstrip("/")).with_suffix(
+    target = out or Path(path.resolve().name).with_suffix(
         ".gif" if isinstance(shown, Series) and len(shown) > 1 else ".png"
     )
-    if target.suffix in (".gif", ".mp4"):
+    column = int(component) if component and component.isdecimal() else component
+    suffix = target.suffix.lower()
+    if suffix in (".gif", ".mp4"):
         if not isinstance(shown, Series):
             raise InputError(f"{target}: a movie needs a series, {path} holds one time")
-        made = render.movie(shown, field, target, component=component, up=up, edges=edges)
-    elif target.suffix == ".html":
-        made = render.page(shown, target, name=field)
-    elif target.suffix == ".png":
-        made = render.field(shown, field, target, component=component, up=up, edges=edges)
+        made = render.movie(shown, field, target, component=column, up=up, edges=edges)
+    elif suffix == ".html":
+        made = render.page(shown, target, name=field, component=column, up=up)
+    elif suffix == ".png":
+        made = render.field(shown, field, target, component=column, up=up, edges=edges)
     else:
         raise InputError(f"{target}: expected .png, .gif, .mp4 or .html")
     print(made, file=sys.stderr)

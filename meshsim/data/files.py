@@ -100,9 +100,13 @@ class Lock:
                         f"{self.path.parent}: another process is writing to {self.what} "
                         f"({_describe(holder)})"
                     )
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, json.dumps(_me()).encode(), 0)
-        self._fd = fd
+            self._fd = fd
+            try:
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, json.dumps(_me()).encode(), 0)
+            except BaseException:  # the disk is full: do not hold what nobody can read
+                self.__exit__()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -37,6 +37,7 @@ def split(names: Sequence[str], rule: Mapping[str, Any], seed: int = 0) -> dict[
     out: dict[str, list[str]] = {name: [] for name in rule}
     taken: dict[str, str] = {}
     fractions: dict[str, float] = {}
+    known = set(names)
     for name, entry in rule.items():
         if entry == "rest":
             fractions[name] = 1.0
@@ -44,7 +45,8 @@ def split(names: Sequence[str], rule: Mapping[str, Any], seed: int = 0) -> dict[
             fractions[name] = float(entry)
         elif isinstance(entry, str | list | tuple) and entry:
             for pattern in [entry] if isinstance(entry, str) else entry:
-                found = [n for n in names if n == pattern or fnmatchcase(n, str(pattern))]
+                named = pattern in known  # then it is no pattern
+                found = [pattern] if named else [n for n in names if fnmatchcase(n, str(pattern))]
                 if not found:
                     raise InputError(
                         f"splits.{name}: no sample fits {pattern!r}: {nearest(str(pattern), names)}"

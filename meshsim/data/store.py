@@ -273,11 +273,12 @@ class Store:
         Raises:
             InputError: a name that is not in the store, or is in two splits.
         """
-        names = self.names
+        known = set(self.names)
         seen: dict[str, str] = {}
         for split, members in splits.items():
             for member in members:
-                check_known(member, names, f"sample in split {split!r}:")
+                if member not in known:
+                    check_known(member, known, f"sample in split {split!r}:")
                 if member in seen:
                     raise InputError(
                         f"sample {member!r} is in the splits {seen[member]!r} and {split!r}"
@@ -291,9 +292,10 @@ class Store:
             splits = self.splits
             check_known(split, splits, f"split of {self.path}")
             return splits[split]
-        names = self.names
+        known = set(self.names)
         for name in split:
-            check_known(name, names, f"sample of {self.path}")
+            if name not in known:
+                check_known(name, known, f"sample of {self.path}")
         return list(split)
 
     def statistics(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from meshsim.check import InputError, nearest
+from meshsim.check import InputError, MeshsimError, nearest
 from meshsim.io.raw import OPENERS, unpacked
 
 
@@ -87,6 +87,8 @@ def format_of(path: str | Path) -> Format:
         head = _head(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
+    except MeshsimError:
+        raise
     except (EOFError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: cannot be unpacked ({error})") from error
     name = _sniff(path, head)

@@ -152,7 +152,8 @@ def fetch(reader: str, path: Path, options: dict[str, Any], trust: bool = False)
     Raises:
         InputError: the file cannot be read; one line that names it.
     """
-    request = {"reader": reader, "path": str(path), "options": options, "seconds": 0.0}
+    # absolute: a child that is reused may have started in another folder
+    request = {"reader": reader, "path": str(path.absolute()), "options": options, "seconds": 0.0}
     if trust:
         found = child.answer(request)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -12,11 +13,15 @@ import numpy as np
 from meshsim.check import InputError
 from meshsim.io import guard, plain
 from meshsim.io.holds import branch_of
+from meshsim.io.raw import content
+from meshsim.io.raw.foam import Case, find
 from meshsim.mesh import Mesh
 from meshsim.sample import Sample
 from meshsim.series import Series
 
 CLASSES = {1: "Scalar", 3: "Vector", 6: "SymmTensor", 9: "Tensor"}
+NONE = "0 0 0 0 0 0 0"
+_DIMENSIONS = re.compile(rb"^\s*dimensions\s*\[([^\[\]]*)\]\s*;", re.M)
 KEPT = {"empty", "cyclic", "cyclicAMI", "symmetry", "symmetryPlane", "wedge", "processor"}
 
 
@@ -37,7 +42,9 @@ def write(obj: Mesh | Series | Sample, case: Path) -> list[str]:
     """Write the cell fields to CASE/TIME/FIELD, each file whole or not at all.
 
     A mesh goes to the last time of the case (or to "0"), a series to its own times. Values on
-    patches are written as `calculated` from the boundary's field of that name, if it has one.
+    patches are written as `calculated` from the boundary's field of that name, if it has one; the
+    boundary conditions of a file that was there are lost. Physical dimensions are those of the
+    case's field of that name; a field that is new is without.
 
     Raises:
         InputError: the folder holds no case, or a case with another mesh.
@@ -59,12 +66,13 @@ def write(obj: Mesh | Series | Sample, case: Path) -> list[str]:
     ):
         raise InputError("the case has other points than the mesh")
     patches = {name: (len(p["sizes"]), p["kind"]) for name, p in tree["boundaries"].items()}
+    times = [name for _, name in Case(str(case)).times] or ["0"]
+    units = {name: _dimensions(case, name, times) for name in _names(branch)}
     if series is None:
-        steps = tree.get("steps") or ["0"]
-        _frame(mesh, case / str(steps[-1]), patches)
+        _frame(mesh, case / times[-1], patches, units)
     else:
         for t, time in enumerate(series.times.tolist()):
-            _frame(series.frame(t), case / f"{time:.10g}", patches)
+            _frame(series.frame(t), case / f"{time:.10g}", patches, units)
     return losses(obj)
 
 
@@ -72,7 +80,25 @@ def _width(values: np.ndarray) -> int:
     return 1 if values.ndim == 1 else int(np.prod(values.shape[1:]))
 
 
-def _frame(mesh: Mesh, folder: Path, patches: dict[str, tuple[int, str]]) -> None:
+def _names(branch: Mesh | Series) -> list[str]:
+    more = branch.cell_fields if isinstance(branch, Series) else {}
+    mesh = branch.mesh if isinstance(branch, Series) else branch
+    return [*mesh.cell_fields, *more]
+
+
+def _dimensions(case: Path, name: str, times: list[str]) -> str:
+    """The physical dimensions of the case's field of a name, "0 0 0 0 0 0 0" where it has none."""
+    for time in reversed(times):
+        path = find(str(case / time), name)
+        if path is not None:
+            found = _DIMENSIONS.search(content(path))
+            return " ".join(found[1].decode().split()) if found else NONE
+    return NONE
+
+
+def _frame(
+    mesh: Mesh, folder: Path, patches: dict[str, tuple[int, str]], units: dict[str, str]
+) -> None:
     fields = plain.tree(mesh)
     folder.mkdir(exist_ok=True)
     for name, values in fields["cell_fields"].items():
@@ -80,7 +106,8 @@ def _frame(mesh: Mesh, folder: Path, patches: dict[str, tuple[int, str]]) -> Non
             continue
         part = folder / f".{name}.{os.getpid()}.part"
         try:
-            part.write_text(_text(name, folder.name, values, mesh, patches), encoding="utf-8")
+            text = _text(name, folder.name, values, mesh, patches, units.get(name, NONE))
+            part.write_text(text, encoding="utf-8")
             with contextlib.suppress(FileNotFoundError):
                 shutil.copymode(folder / name, part)
             os.replace(part, folder / name)
@@ -89,8 +116,9 @@ def _frame(mesh: Mesh, folder: Path, patches: dict[str, tuple[int, str]]) -> Non
 
 
 def _text(
-    name: str, time: str, values: np.ndarray, mesh: Mesh, patches: dict[str, tuple[int, str]]
-) -> str:
+    name: str, time: str, values: np.ndarray, mesh: Mesh, patches: dict[str, tuple[int, str]],
+    units: str,
+) -> str:  # fmt: skip
     rows = values.astype(np.float64).reshape(len(values), -1)
     kind = CLASSES[rows.shape[1]]
     boundary = []
@@ -108,7 +136,7 @@ def _text(
     return (
         "FoamFile\n{\n    version 2.0;\n    format ascii;\n"
         f'    class vol{kind}Field;\n    location "{time}";\n    object {name};\n}}\n\n'
-        f"dimensions [0 0 0 0 0 0 0];\n\ninternalField {_list(rows, kind)};\n\n"
+        f"dimensions [{units}];\n\ninternalField {_list(rows, kind)};\n\n"
         "boundaryField\n{\n" + "\n".join(boundary) + "\n}\n"
     )
 

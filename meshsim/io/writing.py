@@ -178,19 +178,19 @@ def _pvd(branch: Mesh | Series, path: Path, progress: Progress | None) -> None:
                 n += 1
                 if progress is not None:
                     progress(n, total)
-        path.unlink(missing_ok=True)  # never a list of frames that are of another series
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(part, folder)
+        body = "\n".join(lines)
+        with replacing(path) as listed:
+            listed.write_text(
+                '<?xml version="1.0"?>\n<VTKFile type="Collection" version="0.1"'
+                f' byte_order="LittleEndian">\n<Collection>\n{body}\n</Collection>\n</VTKFile>\n',
+                encoding="utf-8",
+            )
+            path.unlink(missing_ok=True)  # never a list of frames that are of another series
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    body = "\n".join(lines)
-    with replacing(path) as file_part:
-        file_part.write_text(
-            '<?xml version="1.0"?>\n<VTKFile type="Collection" version="0.1"'
-            f' byte_order="LittleEndian">\n<Collection>\n{body}\n</Collection>\n</VTKFile>\n',
-            encoding="utf-8",
-        )
 
 
 def _ours(folder: Path, stem: str) -> bool:

@@ -170,10 +170,15 @@ class Board:
         )
         index = ((1 - (np.arange(height) + 0.5) / height) * 256).astype(int).clip(0, 255)
         self._strips.append((slice(top, bottom), slice(at, end), scale.colours[index][:, None]))
-        for share, text in scale.ticks(int(min(max(height / (2.8 * font), 1), 9)))[0]:
+        least = 1 + (height >= 2.4 * font)  # two at the ends of a low bar
+        taken = float("inf")  # where the text before stands
+        for share, text in scale.ticks(int(min(max(height / (2.8 * font), least), 9)))[0]:
             y = top + (1 - share) * height
-            self._line((end, y), (end + 4 * u, y), edgecolor=LINE, lw=1)
             base = min(max(y + 0.36 * font, top + 0.72 * font), bottom)
+            if abs(base - taken) < 1.1 * font:  # a low bar has room for one alone
+                continue
+            taken = base
+            self._line((end, y), (end + 4 * u, y), edgecolor=LINE, lw=1)
             self._text(end + 7 * u, base, text, font)
 
     def _coordinates(self) -> None:
@@ -181,9 +186,11 @@ class Board:
         u, font = self.layout.unit, self.layout.font
         bottoms = {box[0]: box for box in self.boxes}  # the lowest panel of each column
         lefts = {box[1]: box for box in reversed(self.boxes)}  # the first panel of each row
+        # beside another panel a text may take half of the gap between them, no more
+        most = 0.5 * self.layout.gap - u if len(bottoms) > 1 else float("inf")
         for left, top, width, height in bottoms.values():
             base = top + height
-            for place, text in self._ticks(0, width, height):
+            for place, text in self._ticks(0, width, height, most):
                 x = left + place
                 self._line((x, base + 1), (x, base + 5 * u), edgecolor=LINE, lw=1)
                 self._text(x, base + font + 5 * u, text, font, GREY, "center")
@@ -193,8 +200,13 @@ class Board:
                 self._line((left - 5 * u, y), (left - 1, y), edgecolor=LINE, lw=1)
                 self._text(left - 8 * u, y + 0.36 * font, text, font, GREY, "right")
 
-    def _ticks(self, axis: int, width: int, height: int) -> list[tuple[float, str]]:
-        """Pixel and text of as many coordinates as do not touch each other, and look good."""
+    def _ticks(
+        self, axis: int, width: int, height: int, beyond: Number = float("inf")
+    ) -> list[tuple[float, str]]:
+        """Pixel and text of as many coordinates as do not touch each other, and look good.
+
+        Texts that would reach more than `beyond` pixels over an end of the panel are left away.
+        """
         font = self.layout.font
         most = min(max(int(width / (6 * font) if axis == 0 else height / (3 * font)), 2), 9)
         for few in range(most, 1, -1):
@@ -209,8 +221,17 @@ class Board:
                 abs(b - a) >= (p + q) / 2
                 for (a, b), (p, q) in zip(pairwise(places), pairwise(sizes), strict=True)
             ):
-                return list(zip(places, texts, strict=True))
-        return [(places[0], texts[0])]
+                break
+        else:  # one alone: that in the middle, where the mesh is
+            size = (width, height)[axis]
+            middle = min(range(len(places)), key=lambda i: abs(places[i] - size / 2))
+            places, texts = [places[middle]], [texts[middle]]
+        halves = [text_width(t, font) / 2 if axis == 0 else 0.0 for t in texts]
+        return [
+            (place, text)
+            for place, text, half in zip(places, texts, halves, strict=True)
+            if place - half >= -beyond and place + half <= width + beyond
+        ]
 
     def _triad(self) -> None:
         """Small lines that say where x, y and z point."""

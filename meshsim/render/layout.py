@@ -96,6 +96,11 @@ class Layout:
         return 16 * self.unit
 
     @property
+    def gap(self) -> float:
+        """Empty space between panels."""
+        return 12 * self.unit
+
+    @property
     def line(self) -> float:
         """Height of a text line above a panel."""
         return self.font + 8 * self.unit
@@ -180,7 +185,7 @@ def _arrange(
     groups = _groups(frames)
     form = Layout((0, 0), [], groups, [], [], 0, u)
     font, head, margin, line = form.font, form.head, form.margin, form.line
-    gap, bar_gap, n = 12 * u, 14 * u, len(frames)
+    gap, bar_gap, n = form.gap, 14 * u, len(frames)
     rooms = [_room(frames[g[0]].scale, font, u) for g in groups]
     gutter = _gutter(view, font, u)
     below = font + 10 * u if view.flat else 4 * u
@@ -200,9 +205,11 @@ def _arrange(
     panel_h = panel_w / view.aspect
     if panel_h > max(tallest, 80 * u):
         panel_h = max(tallest, 80 * u)
-        panel_w = max(panel_h * view.aspect, 60 * u)
+        # a panel is as wide as what is written above it, where there is room
+        above = max(max(text_width(f.title, font, True), text_width(f.note, font)) for f in frames)
+        panel_w = max(panel_h * view.aspect, 60 * u, min(above + u, panel_w))
         lines = _head_lines(frames, font, u, panel_w)
-    panel_h = max(panel_h, 24 * u)
+    panel_h = max(panel_h, (24 if frames[0].scale is None else 40) * u)  # a bar needs more
     boxes, bars_at = [], []
     x, y = margin + gutter, top + lines * line
     for group, room in zip(groups, rooms, strict=True):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meshsim.check import InputError, MissingExtra
+from meshsim.check import InputError, MissingExtra, WorkError
 from meshsim.mesh import Mesh
 from meshsim.render import colour
 from meshsim.render.board import Board
@@ -307,12 +307,18 @@ def write_mp4(pictures: Iterator[Array], path: Path, fps: Number) -> None:
     """Write pictures as .mp4 (H.264)."""
     try:
         import imageio.v2 as imageio
-        import imageio_ffmpeg  # noqa: F401
+        import imageio_ffmpeg
     except ImportError as missing:
         raise MissingExtra(str(missing.name), "viz") from missing
-    with (
-        whole(path) as half,
-        imageio.get_writer(half, fps=fps, codec="libx264", quality=8, macro_block_size=2) as writer,
-    ):
-        for picture in pictures:
-            writer.append_data(picture)
+    options: dict[str, Any] = {"codec": "libx264", "quality": 8, "macro_block_size": 2}
+    with whole(path) as half:
+        n = 0
+        with imageio.get_writer(half, fps=fps, **options) as writer:
+            for n, picture in enumerate(pictures, 1):  # noqa: B007
+                writer.append_data(picture)
+        try:  # the encoder ends without a word when the disk is full
+            held = imageio_ffmpeg.count_frames_and_secs(str(half))[0]
+        except RuntimeError:
+            held = 0
+        if held != n:
+            raise WorkError(f"{path}: cut short at frame {held} of {n}: is the disk full?")

@@ -96,6 +96,8 @@ def look(points: Array, view: str = "auto", up: str | None = None) -> View:
     Returns:
         A view whose rectangle encloses the points.
     """
+    if up is not None:
+        check_known(up, "xyz", "axis")
     points = points[np.isfinite(points).all(1)]
     if not len(points):
         raise InputError("`points`: none of them is finite")
@@ -109,8 +111,8 @@ def look(points: Array, view: str = "auto", up: str | None = None) -> View:
             view = "xyz"[order[0]]
         if up is None:
             up = upright(points) if view == "auto" else "y" if view == "z" else "z"
-        for value in (up, view) if view != "auto" else (up,):
-            check_known(value, "xyz", "axis")
+        if view != "auto":
+            check_known(view, "xyz", "axis")
         if up == view:
             raise InputError(f"cannot look along {view} with {up} up")
         upward = np.eye(3)["xyz".index(up)]

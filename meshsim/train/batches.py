@@ -72,7 +72,7 @@ def mesh_key(mesh: Mesh, fields: Sequence[str]) -> str:
         h.update(block.type.encode())
         parts += [t for t in vars(block).values() if isinstance(t, Tensor)]
     for name, boundary in sorted(mesh.boundaries.items()):
-        h.update(name.encode())
+        h.update(f"{name}\n{boundary.kind}\n".encode())  # both decide the node types
         parts.append(boundary.faces)
     for name in fields:
         held = {**mesh.cell_fields, **mesh.point_fields}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
@@ -158,10 +159,15 @@ class TrainConfig:
             _at_least(f"train.{name}", getattr(self, name), 1)
         for name in ("validate_steps", "validate_samples"):
             _at_least(f"train.{name}", getattr(self, name), 1)
-        for name in ("minutes", "lr", "muon_lr", "weight_decay", "clip", "noise", "jitter"):
+        for name in ("minutes", "lr", "lr_end", "muon_lr", "weight_decay", "clip", "noise"):
             _at_least(f"train.{name}", getattr(self, name), 0)
-        if not 0 <= self.ema < 1:
-            raise InputError(f"train.ema: expected at least 0 and below 1, got {self.ema:g}")
+        _at_least("train.jitter", self.jitter, 0)
+        for name in ("ema", "beta1", "beta2"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise InputError(f"train.{name}: expected at least 0 and below 1, got {value:g}")
+        for name in ("batch", "unroll", "pushforward"):
+            _whole(f"train.{name}", getattr(self, name))
         if self.threads != "auto":
             _at_least("train.threads", self.threads, 1)
         _axes("train.mirror", self.mirror)
@@ -188,6 +194,7 @@ class Config:
     def from_dict(cls, raw: Mapping[str, Any]) -> Config:
         """Check and build; unknown keys name the nearest known one."""
         raw = dict(raw)
+        _finite(raw, "")
         model = raw.get("model", {})
         if isinstance(model, Mapping) and "arguments" not in model:
             rest = {k: v for k, v in model.items() if k != "name"}
@@ -329,6 +336,25 @@ def _at_least(where: str, value: Any, low: int) -> None:
         raise InputError(f"{where}: expected shares below 1, got {shares[-1]:g}")
     for _, v in value:
         _at_least(where, v, low)
+
+
+def _whole(where: str, value: Any) -> None:
+    """Check that the values of a ramp are whole numbers."""
+    for _, v in value if isinstance(value, list) else ():
+        if v != int(v):
+            raise InputError(f"{where}: expected whole numbers, got {v:g}")
+
+
+def _finite(raw: Any, where: str) -> None:
+    """Refuse infinities and NaN anywhere: JSON, and with it the simulator's file, has none."""
+    if isinstance(raw, float) and not math.isfinite(raw):
+        raise InputError(f"{where}: expected a finite number, got {raw}")
+    if isinstance(raw, Mapping):
+        for key, value in raw.items():
+            _finite(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(raw, list | tuple):
+        for value in raw:
+            _finite(value, where)
 
 
 def _axes(where: str, axes: Sequence[str]) -> None:

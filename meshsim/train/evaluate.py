@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from meshsim.check import InputError
+from meshsim.check import InputError, check_known
 from meshsim.data.frames import Picked, read_block
 from meshsim.data.schema import Field, find_in
 from meshsim.data.store import Store
 from meshsim.mesh import Mesh
 from meshsim.metrics import baselines, compare, relative_l2, rmse, wake
-from meshsim.rollout import rollout
+from meshsim.rollout import State, rollout
 from meshsim.sample import Sample
 from meshsim.series import Series
 from meshsim.simulator import Simulator
@@ -92,7 +92,10 @@ def evaluate_sample(
     one_step: int = 50,
 ) -> dict[str, Errors]:
     """{field: {"model": errors, baseline: errors}} of one sample; see `evaluate`."""
-    content = sample.branches[simulator.branch] if simulator.branch else sample.branch
+    branch = simulator.branch
+    if branch:
+        check_known(branch, sample.branches, f"branch of sample {sample.name!r}:")
+    content = sample.branches[branch] if branch else sample.branch
     simulator.schema.check(sample, values=False)
     if simulator.schema.states:
         if not isinstance(content, Series):
@@ -103,17 +106,24 @@ def evaluate_sample(
 
 
 def _steady(simulator: Simulator, sample: Sample, mesh: Mesh) -> dict[str, Errors]:
-    answer = simulator.predict(Sample(mesh, sample.parameters, sample.name))
+    answer = simulator.predict(_alone(simulator, mesh, sample))
     out: dict[str, Errors] = {}
     for field in simulator.schema.targets:
         truth = _rows(mesh, field)
         guess = _rows(answer, field)
-        constant = simulator.normaliser.mean(field.name).cpu().to(truth).expand(truth.shape)
+        baseline, mean = "training_mean", simulator.normaliser.mean(field.name).cpu().to(truth)
+        if field.scale is not None:  # the normaliser then knows no mean
+            baseline, mean = "own_mean", truth.mean(0)
         out[field.name] = {
             name: {"rmse": rmse(truth, x), "relative_l2": relative_l2(truth, x)}
-            for name, x in (("model", guess), ("training_mean", constant))
+            for name, x in (("model", guess), (baseline, mean.expand(truth.shape)))
         }
     return out
+
+
+def _alone(simulator: Simulator, mesh: Mesh, sample: Sample) -> Sample:
+    """A sample of that mesh only, under the branch that the simulator looks for."""
+    return Sample({simulator.branch or "mesh": mesh}, sample.parameters, sample.name)
 
 
 def _rows(mesh: Mesh, field: Field) -> Tensor:
@@ -143,31 +153,31 @@ def _in_time(
         )
     fields = (*simulator.schema.states, *simulator.schema.targets)
     frames = {f.name: _frames(series, f, first, stride, before + 1 + steps) for f in fields}
-    graph = simulator.with_edges(simulator.graph(Sample(series.mesh, sample.parameters)))
+    graph = simulator.with_edges(simulator.graph(_alone(simulator, series.mesh, sample)))
     nodes = graph.node_point.cpu() if simulator.location == "point" else slice(None)
 
     def at(t: int) -> dict[str, Tensor]:
         put = {f.name: frames[f.name][t][nodes] for f in simulator.schema.states}
         return {k: x.to(simulator.device, simulator.dtype) for k, x in put.items()}
 
-    def following(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    def following(state: State) -> list[State]:
         ahead = simulator.advance(graph, state)[0]
         return [{k: x[i] for k, x in ahead.items()} for i in range(simulator.bundle)]
 
-    rolled = list(rollout(following, at(before), steps))
+    def whole(state: State) -> State:
+        return state | simulator.evaluate(graph, state)[1] if simulator.schema.targets else state
+
+    rolled = [whole(state) for state in rollout(following, at(before), steps)]
     chosen = torch.linspace(0, steps - 1, min(one_step, steps)).round().long()  # (K,)
-    ahead = [simulator.advance(graph, at(before + int(i)))[0] for i in chosen]
-    targets = [simulator.evaluate(graph, s)[1] for s in rolled if simulator.schema.targets]
+    ahead = [whole(following(at(before + int(i)))[0]) for i in chosen]
     out: dict[str, Errors] = {}
     for field in fields:
         known = frames[field.name][: before + 1][:, nodes]
         truth = frames[field.name][before + 1 :][:, nodes]
-        is_state = field.role == "state"
-        found = [s[field.name].cpu() for s in (rolled if is_state else targets)]
-        guess = torch.stack(found).to(truth)
+        guess = torch.stack([s[field.name].cpu() for s in rolled]).to(truth)
         judged: Tensor | None = None
-        if is_state and one_step:
-            judged = torch.stack([a[field.name][0].cpu() for a in ahead]).to(truth)
+        if one_step:
+            judged = torch.stack([s[field.name].cpu() for s in ahead]).to(truth)
         out[field.name] = {
             "model": compare(truth, guess, one_step=judged, frames=chosen, n=n),
             **baselines(known, truth, frames=chosen if one_step else chosen.new_zeros(1), n=n),

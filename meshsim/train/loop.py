@@ -25,7 +25,7 @@ from meshsim.train.interrupt import interruptible
 from meshsim.train.log import Log
 from meshsim.train.optimise import average, optimisers, rate_factor
 from meshsim.train.plan import Plan, Stage, stages
-from meshsim.train.run import CHECKPOINT, LOCK, open_run, write_record
+from meshsim.train.run import CHECKPOINT, LOCK, claim, open_run, write_record
 from meshsim.train.setup import Facts, build, gather, schema_of, windows_of
 from meshsim.train.step import batch_loss
 from meshsim.train.warm_start import copy_weights, keep_statistics, weights_hash
@@ -71,8 +71,9 @@ def train(
         "data": store.fingerprint(),
         "warm_start": weights_hash(warm_start),
     }
-    record = open_run(out, asked, overwrite)
+    claim(out)
     with Lock(out / LOCK, "this run"):
+        record = open_run(out, asked, overwrite)
         for torn in out.glob(".*.tmp"):  # of a run that was killed while it wrote
             torn.unlink(missing_ok=True)
         run = Run(config, store, schema, out, record, warm_start, progress)
@@ -185,6 +186,8 @@ class Run:
         stage = self.stages[self.stage]
         self._loss(stage, i * stage.batch, i, 0.0).backward()
         self.simulator.zero_grad(set_to_none=True)
+        if self.simulator.device.type != "cpu":
+            torch.accelerator.synchronize(self.simulator.device)  # it is timed
 
     # --- going on ---
 
@@ -194,6 +197,7 @@ class Run:
         if path.exists():
             self._restore(path)
         if self.done:
+            self.averaged.precision = "fp32"
             self.averaged.save(self.out)  # a kill may have come between checkpoint and this
             return
         log = Log(self.out, self.step)

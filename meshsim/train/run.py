@@ -16,29 +16,39 @@ RECORD, CHECKPOINT, LOCK = "run.json", "checkpoint.safetensors", ".lock"
 _OWN = {RECORD, CHECKPOINT, LOCK, WEIGHTS, DESCRIPTION, "log.csv", "validation.csv", "tensorboard"}
 
 
-def open_run(folder: Path, asked: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
-    """The record of a run to carry on; None for a folder in which a new one may begin.
-
-    Arguments:
-        folder: of the run.
-        asked: what decides the result; a run carries on only if it was asked for the same.
-        overwrite: delete a run that is there; other files are never touched.
+def claim(folder: Path) -> None:
+    """Make the folder of a run, or see that what is in it is one; nothing in it changes.
 
     Raises:
-        InputError: another run, or other files, are in the folder.
+        InputError: it is a file, or holds other files and no run.
     """
     if not folder.exists():
         with writing_to(folder):
             folder.mkdir(parents=True)
-        return None
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder for the run, got a file")
-    names = {p.name for p in folder.iterdir() if not p.name.endswith(".tmp")}
-    if not names - {LOCK}:
-        return None
+    names = _names(folder)
     other = sorted(names - _OWN)
     if RECORD not in names and other:
         raise InputError(f"{folder}: holds other files ({other[0]}) and no training run")
+
+
+def open_run(folder: Path, asked: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    """The record of a run to carry on; None for a folder in which a new one may begin.
+
+    Call it under the lock: another process may be training into the folder until then.
+
+    Arguments:
+        folder: of the run, after `claim`.
+        asked: what decides the result; a run carries on only if it was asked for the same.
+        overwrite: delete a run that is there; other files are never touched.
+
+    Raises:
+        InputError: another run is in the folder.
+    """
+    names = _names(folder)
+    if not names - {LOCK}:
+        return None
     if overwrite:
         _empty(folder)
         return None
@@ -90,6 +100,10 @@ def write_record(
     }
     with writing_to(folder):
         write_atomically(folder / RECORD, json.dumps(record, indent=1).encode())
+
+
+def _names(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir() if not p.name.endswith(".tmp")}
 
 
 def _empty(folder: Path) -> None:

@@ -24,6 +24,20 @@ def test_info_of_a_file_prints_one_json_document(
     assert len(document["times"]) == 12
 
 
+def test_info_says_of_which_times_its_ranges_are(
+    waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source = meshsim.read(waves / "test" / "wave_60.npz").branch
+    u = torch.zeros(3, source.mesh.n_points)
+    u[1] = 7.0
+    meshsim.write(meshsim.Series(source.mesh, [0.0, 1.0, 2.0], {"u": u}), tmp_path / "a.npz")
+    for options, most, said in (([], 0.0, True), (["--full"], 7.0, False)):
+        assert main(["info", str(tmp_path / "a.npz"), "--json", *options]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document["point_fields"]["u"]["max"] == most
+        assert any("--full" in note for note in document["notes"]) is said
+
+
 def test_info_of_a_store_and_a_run(store: Path, run: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["info", str(store), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -109,6 +123,26 @@ def test_rollout_comes_back_on_the_same_mesh(run: Path, waves: Path, tmp_path: P
     assert torch.equal(series.mesh.points.double(), truth.mesh.points.double())
     start = series.frame(0).point_fields["u"]
     torch.testing.assert_close(start[:, :2], truth.frame(0).point_fields["u"], rtol=0, atol=1e-6)
+
+
+def test_view_takes_a_component_and_names_its_picture(
+    waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = meshsim.read(waves / "test" / "wave_60.npz").branch.frame(0)
+    meshsim.write(frame, "one.vtu")
+    assert main(["view", "one.vtu", "--component", "y"]) == 0
+    assert main(["view", "one.vtu", "--component", "1", "-o", "b.PNG"]) == 0
+    assert Path("one.png").read_bytes() == Path("b.PNG").read_bytes()
+
+
+def test_recipes_are_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train", "datasets/shapenet_car/config.toml", "-o", "r", "data.store=none.zarr"]
+    assert main(arguments) == 2
+    assert "none.zarr" in capsys.readouterr().err  # the recipe was read
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "html"])

@@ -34,6 +34,47 @@ def test_bad_usage(capsys: pytest.CaptureFixture) -> None:
     fails(capsys, ["info", "no_such_file.vtu"], "no_such_file.vtu")
 
 
+def test_things_in_each_others_place_are_named(
+    capsys: pytest.CaptureFixture, run: Path, store: Path, waves: Path, tmp_path: Path
+) -> None:
+    source, out = str(waves / "test" / "wave_60.npz"), str(tmp_path / "o.npz")
+    fails(capsys, ["evaluate", str(store), str(run)], "a store", "expected a trained run")
+    fails(capsys, ["evaluate", str(run), str(waves)], "a folder", "expected a store")
+    fails(capsys, ["rollout", source, str(run), "-o", out], "a file", "expected a trained run")
+    fails(capsys, ["convert", str(store), out], "a store", "expected a mesh file")
+    for command in (["info"], ["view"]):
+        fails(capsys, [*command, str(waves)], "4 meshes in it", "wave_60.npz")
+    fails(capsys, ["info", str(tmp_path)], "no mesh files")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "run.json").write_text("{}")
+    fails(capsys, ["info", str(tmp_path / "half")], "no simulator yet")
+    fails(capsys, ["rollout", str(tmp_path / "half"), source, "-o", out], "no simulator yet")
+    fails(capsys, ["train", str(run), "-o", out], "a folder", ".toml")
+    fails(capsys, ["train", "shapenet_car", "-o", out], "datasets/shapenet_car/config.toml")
+
+
+def test_numbers_out_of_range(
+    capsys: pytest.CaptureFixture, run: Path, store: Path, waves: Path, tmp_path: Path
+) -> None:
+    fails(capsys, ["evaluate", str(run), str(store), "--start", "-1"], "--start")
+    fails(capsys, ["evaluate", str(run), str(store), "--steps", "0"], "--steps")
+    source = str(waves / "test" / "wave_60.npz")
+    fails(capsys, ["view", source, "-o", str(tmp_path / "a.png"), "--up", "q"], "axis 'q'")
+    fails(capsys, ["rollout", str(run), source, "-o", str(tmp_path / "a.vtu")], ".pvd", "12")
+
+
+def test_generate_says_what_it_needs(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    out = ["-o", str(tmp_path / "d")]
+    fails(capsys, ["generate", "shapenet_car", *out], "'source' is missing")
+    pytest.importorskip("skfem")
+    fails(capsys, ["generate", "cylinder_flow", *out, "flows=many"], "flows: expected int")
+    arguments = ["generate", "cylinder_flow", *out, "flows=1", "inflow=fast"]
+    fails(capsys, arguments, "inflow: expected a list of float")
+    fails(capsys, ["generate", "cylinder_flow", *out], "'flows' is missing")
+    (tmp_path / "d").write_text("")
+    fails(capsys, ["generate", "cylinder_flow", *out, "flows=1"], "expected a folder")
+
+
 def test_unknown_recipe_and_option_name_the_nearest(
     capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
@@ -108,7 +149,13 @@ def test_interrupted_generation_ends_cleanly_and_carries_on(tmp_path: Path) -> N
     pytest.importorskip("gmsh")
     options = ["flows=6", "frames=4", "spin_up=0.2", "mesh_size=2.0", "workers=2"]
     command = [sys.executable, "-m", "meshsim", "generate", "cylinder_flow", "-o", str(tmp_path)]
-    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a suite in the background has SIGINT ignored, and children would inherit it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("flow_*.npz")) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -26,6 +26,19 @@ def test_a_lock_goes_away_after_an_error(tmp_path):
         pass
 
 
+def test_a_lock_that_cannot_be_written_is_not_held(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(WorkError, match="No space left"):
+        Lock(tmp_path / ".lock", "x").__enter__()
+    monkeypatch.undo()
+    assert not (tmp_path / ".lock").exists()
+    with Lock(tmp_path / ".lock", "x"):
+        pass
+
+
 @pytest.mark.parametrize("content", ["", "garbage", '{"pid": 1, "host": "elsewhere"}', "[1]"])
 def test_a_file_nobody_holds_is_stale_whatever_it_says(tmp_path, content):
     path = tmp_path / ".lock"

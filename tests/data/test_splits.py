@@ -35,6 +35,8 @@ def test_names_and_patterns_come_before_fractions():
     assert split(["a", "b"], {"test": "b", "train": "rest"}) == {"test": ["b"], "train": ["a"]}
     assert split(["a", "b"], {"train": ["a"]}) == {"train": ["a"]}  # the rest is left out
     assert split(["a[1]"], {"train": ["a[1]"]}) == {"train": ["a[1]"]}  # a name, not a pattern
+    # so that names, as folders called train and test give them, never take each other
+    assert split(["a1", "a[1]"], {"x": ["a[1]"], "y": ["a1"]}) == {"x": ["a[1]"], "y": ["a1"]}
     assert split([], {"train": 1.0}) == {"train": []}
 
 

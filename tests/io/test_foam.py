@@ -262,3 +262,15 @@ def test_predictions_go_back_into_the_case(tmp_path):
         write(mesh.replace(points=mesh.points * 2), folder)
     with pytest.raises(InputError, match="no OpenFOAM case"):
         write(mesh, tmp_path)
+
+
+def test_a_case_with_one_time_keeps_it_and_the_dimensions_of_its_fields(tmp_path):
+    case(tmp_path / "case", MESHES["mixed_solid"], False)
+    field(tmp_path / "case", "p", "500", np.zeros(6), False)
+    mesh = read(tmp_path / "case").with_fields(cell={"p": torch.arange(6.0), "new": torch.ones(6)})
+    write(mesh, tmp_path / "case")
+    assert not (tmp_path / "case" / "0").exists()
+    assert "dimensions [0 1 -1 0 0 0 0];" in (tmp_path / "case" / "500" / "p").read_text()
+    assert "dimensions [0 0 0 0 0 0 0];" in (tmp_path / "case" / "500" / "new").read_text()
+    back = read(tmp_path / "case")
+    assert torch.equal(back.cell_fields["p"], mesh.cell_fields["p"].double())

@@ -6,9 +6,10 @@ import torch
 
 from meshsim.check import InputError
 from meshsim.geometry.cells import TYPES, cell_faces
-from meshsim.io import read
+from meshsim.io import read, write
 from meshsim.io.raw.gmsh import CELLS
 from meshsim.series import Series
+from tests.helpers import MESHES
 
 V1 = """$NOD
 4
@@ -139,6 +140,36 @@ def test_fields_at_several_times_make_a_series(tmp_path):
     series = read(tmp_path / "a.msh")
     assert isinstance(series, Series) and series.times.tolist() == [1, 2, 3]
     assert series.field("T")[2].tolist() == [30, 60, 90, 120]
+
+
+def test_cell_values_at_several_times_follow_their_cells(tmp_path):
+    mesh = MESHES["channel"]
+    order = torch.randperm(mesh.n_cells, generator=torch.Generator().manual_seed(3))
+    write(mesh.replace(file_order=order), tmp_path / "a.msh")
+    half = mesh.n_cells // 2
+    with (tmp_path / "a.msh").open("a") as file:
+        for t in (1, 2):
+            # a partitioned solver gives a time in several parts
+            for part in (range(1, half + 1), range(half + 1, mesh.n_cells + 1)):
+                file.write(f'$ElementData\n1\n"c"\n1\n{t}\n3\n{t}\n1\n{len(part)}\n')
+                file.write("".join(f"{i} {i * t}\n" for i in part) + "$EndElementData\n")
+    series = read(tmp_path / "a.msh")
+    place, centre = series.mesh.file_order, torch.empty_like(mesh.cell_centres)
+    centre[order] = mesh.cell_centres
+    torch.testing.assert_close(series.mesh.cell_centres, centre[place])
+    assert torch.equal(series.field("c")[1], 2.0 * (place + 1))
+
+
+def test_numbers_that_are_not_whole(tmp_path):
+    head = "$MeshFormat\n4.1 0 8\n$EndMeshFormat\n$Nodes\n"
+    body = "1 3 1 3\n2 1 0 3\n1\n2\n{}\n0 0 0\n1 0 0\n0 1 0\n$EndNodes\n"
+    cells = "$Elements\n1 1 1 1\n2 1 2 1\n1 1 2 3\n$EndElements\n"
+    (tmp_path / "a.msh").write_text(head + body.format(3) + cells)
+    assert read(tmp_path / "a.msh").cells[0].nodes.tolist() == [[0, 1, 2]]
+    for word in ("3.5", "nan", "1e300", "three"):
+        (tmp_path / "a.msh").write_text(head + body.format(word) + cells)
+        with pytest.raises(InputError, match="damaged"):
+            read(tmp_path / "a.msh")
 
 
 def test_parametric_nodes_and_several_groups_of_an_entity(tmp_path):

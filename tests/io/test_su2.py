@@ -44,6 +44,14 @@ def test_comments_numbers_and_markers_between_processes(tmp_path):
     assert any("2 single points" in note for note in mesh.notes)
 
 
+def test_comments_behind_cells_and_points_and_blank_lines(tmp_path):
+    text = ZONE.format(x="", tag="A").replace("5 0 1 2 0\n", "5\t0 1 2 % first\n\n%\n")
+    (tmp_path / "a.su2").write_text(text.replace("2 1 4\n", "2 1 4 % last\r\n"))
+    mesh = read(tmp_path / "a.su2")
+    assert [b.nodes.tolist() for b in mesh.cells] == [[[0, 1, 2]], [[1, 3, 4, 2]]]
+    assert mesh.points.tolist() == [[0, 0], [1, 0], [1, 1], [2, 0], [2, 1]]
+
+
 def test_zones_stand_side_by_side(tmp_path):
     text = "NZONE= 2\nIZONE= 1\n" + ZONE.format(x="", tag="A") + "IZONE= 2\n"
     (tmp_path / "a.su2").write_text(text + ZONE.format(x="1", tag="B"))
@@ -105,6 +113,9 @@ def test_faults_are_named(tmp_path):
     refused("NDIME= 2", "NDIME= 5", "NDIME= 5")
     refused("NPOIN= 5 5", "NPOIN= many", "no number")
     refused("3 0 1", "3 0 12", "outside")
+    refused("9 1 3 4 2 1", "9 1 3 4.5 2 1", "a word is no number")
+    refused("9 1 3 4 2 1", "9 1 3 4 2 -", "a word is no number")
+    refused("2 1 4", "2 - 4", "a word is no number")
 
 
 def csv(path, mesh, scale, order=None):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from meshsim.check import InputError
+from meshsim.check import InputError, WorkError
 from meshsim.io import losses, read, write
 from meshsim.io.holds import HOLDS
 from meshsim.mesh import Mesh
@@ -135,6 +135,38 @@ def test_a_series_is_written_over_an_older_one(tmp_path):
         write(Series(mesh, [7.0]), path)
     assert (tmp_path / "a_frames" / "precious.txt").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pvd", "a_frames"]
+
+
+def test_a_list_of_frames_that_cannot_be_written_keeps_the_older_series(tmp_path, monkeypatch):
+    mesh, path = MESHES["channel"], tmp_path / "a.pvd"
+    write(Series(mesh, [0.0, 1.0, 2.0]), path)
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(WorkError, match="No space left"):
+        write(Series(mesh, [5.0, 6.0]), path)
+    with pytest.raises(WorkError, match="No space left"):
+        write(Series(mesh, [5.0, 6.0]), tmp_path / "b.pvd")
+    monkeypatch.undo()
+    assert len(read(path)) == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pvd", "a_frames"]
+
+
+def refuse(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("suffix", ["vtu", "vtk", "xdmf", "cgns", "msh", "npz"])
+def test_cell_fields_follow_their_cells_through_another_order(suffix, tmp_path):
+    mesh = MESHES["channel"]
+    order = torch.randperm(mesh.n_cells, generator=torch.Generator().manual_seed(3))
+    mesh = mesh.replace(file_order=order).with_fields(cell={"c": mesh.cell_centres[:, 0]})
+    path = tmp_path / f"a.{suffix}"
+    write(mesh, path)
+    back = read(path)
+    torch.testing.assert_close(back.cell_fields["c"], back.cell_centres[:, 0])
+    if suffix in ("vtu", "vtk"):  # what another program sees: the cells in the file's order
+        import pyvista
+
+        assert pyvista.read(path).cell_data["c"][order].tolist() == mesh.cell_fields["c"].tolist()
 
 
 def test_planar_vectors_have_three_components_for_other_programs(tmp_path):

@@ -106,6 +106,23 @@ def test_included_meshes_and_lists_of_times(tmp_path):
     assert series.field("p")[:, 0].tolist() == [0, 1, 2]
 
 
+def test_a_mesh_that_all_steps_share_is_read_once(tmp_path, monkeypatch):
+    from meshsim.io import write
+    from meshsim.io.raw import xdmf
+
+    mesh = Mesh([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], {"triangle": [[0, 1, 2]]})
+    write(Series(mesh, range(9), {"p": np.zeros((9, 3))}), tmp_path / "a.xdmf")
+    original, places = xdmf.File._hdf, []
+
+    def hdf(self, text, shape):
+        places.append(text)
+        return original(self, text, shape)
+
+    monkeypatch.setattr(xdmf.File, "_hdf", hdf)
+    assert len(read(tmp_path / "a.xdmf", trust=True)) == 9
+    assert max(places.count(text) for text in places) < 9  # it was once a step and more
+
+
 def test_parts_of_a_grid_are_put_together(tmp_path):
     line = (
         '<Topology TopologyType="Polyline" NodesPerElement="2" NumberOfElements="2">'

@@ -22,6 +22,8 @@ SHAPES = {
     "cube": rng.uniform(0, 1, (100, 3)),
     "tower": rng.uniform(0, 1, (100, 3)) * [1, 1, 8],
     "tiny": np.array([[0.0, 0], [2.2e-7, 0.9e-7]]),
+    "far": np.array([[1e5, 1e5], [1e5 + 1e-3, 1e5 + 1e-3]]),
+    "needle": np.array([[0.0, 0], [1, 200]]),
 }
 FIELDS = {
     "plain": np.linspace(0, 1.8, 50),
@@ -104,6 +106,18 @@ def test_long_texts_are_shortened():
         check(board)
         assert any(text.endswith("…") for text in texts(board))
     assert text_width(shorten(long, 100, 12.0), 12.0) <= 100
+
+
+def test_thin_meshes_keep_their_titles_numbers_and_scales():
+    shared = scale(span([np.linspace(0, 200, 50)]), unit="Pa")
+    frames = [Frame(shared, "truth"), Frame(shared, "prediction", "relative L2 0.11")]
+    tall = Board(frames, look(np.array([[0.0, 0], [1, 200]])), width=700)
+    assert {"truth", "prediction", "relative L2 0.11"} <= set(texts(tall))
+    flat = Board([Frame(shared)], look(np.array([[0.0, 0], [200, 1]])), width=600)
+    check(flat)
+    assert texts(flat).count("200") == 2  # the coordinate and the upper end of the bar
+    upright = [t for t in flat.figure.texts if t.get_ha() == "right"]
+    assert [t.get_text() for t in upright] == ["0.0"]  # on the mesh, not far below it
 
 
 def test_labels_are_there():

@@ -96,6 +96,25 @@ def test_reports_name_split_samples_and_cases(trained, store):
         evaluate(trained, store, split="train", start=29)
 
 
+def test_the_branch_that_was_trained_on_is_judged(store, tmp_path):
+    path, case = tmp_path / "store", store.sample("case_0")
+    both = Store.create(path, store.schema)
+    still = case.branch.frame(0)
+    for name in ("a", "b"):
+        branches = {"fluid": case.branch, "body": still}
+        both.append(Sample(branches, case.parameters, name=name), {})
+    raw = {
+        "data": {"store": str(path), "train": ["a"], "valid": ["b"], "branch": "fluid"},
+        "model": {"width": 8, "depth": 1, "hidden_layers": 1},
+        "train": {"steps": 2, "threads": 1, "validate_steps": 3},
+    }
+    simulator = train(Config.from_dict(raw), tmp_path / "run")
+    errors = evaluate(simulator, both, split=["b"], steps=3)["metrics"]["velocity"]
+    assert errors["rollout_all"] > 0
+    with pytest.raises(InputError, match=r"'fluid': .*known: mesh"):
+        evaluate(simulator, store, split=["case_0"])
+
+
 def test_an_empty_split_is_said(trained, tmp_path):
     empty = Store.create(tmp_path / "empty")
     empty.set_splits({"test": []})

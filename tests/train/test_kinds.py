@@ -1,5 +1,7 @@
 """One loop for every kind of problem: steady surfaces, cells, periodic meshes, both together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from meshsim.mesh import Cells, Mesh
 from meshsim.sample import Sample
 from meshsim.series import Series
 from meshsim.train import Config, evaluate, train
-from meshsim.train.batches import Batches
+from meshsim.train.batches import Batches, mesh_key
 from meshsim.train.setup import gather, schema_of, windows_of
 
 MODEL = {"width": 16, "depth": 2, "hidden_layers": 1, "activation": "silu"}
@@ -56,6 +58,23 @@ def test_a_steady_target_is_learned_from_geometry(surfaces, tmp_path):
     assert simulator.dt is None
     answer = simulator.predict(surfaces.sample("s2"))
     assert answer.point_fields["pressure"].shape == (answer.n_points,)
+
+
+def test_a_field_with_a_reference_scale_has_its_own_mean_as_baseline(surfaces, tmp_path):
+    raw = steady_recipe(surfaces, steps=2)
+    raw["fields"] = {"pressure": {"scale": 2.0}}
+    report = evaluate(train(Config.from_dict(raw), tmp_path / "run"), surfaces)
+    truth = [surfaces.sample(n).mesh.point_fields["pressure"].double() for n in ("s2", "s4")]
+    expected = sum(float(p.std(correction=0)) for p in truth) / 2
+    assert report["baselines"]["own_mean"]["pressure"]["rmse"] == pytest.approx(expected)
+    assert "training_mean" not in report["baselines"]
+
+
+def test_meshes_that_differ_in_the_kind_of_a_boundary_share_no_graph():
+    mesh = strip()
+    names = {name: replace(b, kind="wall") for name, b in mesh.boundaries.items()}
+    walled = mesh.replace(boundaries=names)
+    assert mesh_key(walled, []) != mesh_key(mesh, []) == mesh_key(strip(), [])
 
 
 def test_mirroring_and_symmetry_go_through_the_same_recipe(surfaces, tmp_path):
@@ -161,6 +180,13 @@ def test_states_and_targets_together(tmp_path):
     assert float((p - (3 * c + 1)).std() / p.std()) < 0.15  # one frame later: 0.31
     report = evaluate(simulator, store, split=["a"], steps=5)
     assert set(report["metrics"]) == {"c", "p"}
+    # one step of a target is judged on the same frames as its baselines', not on the first alone
+    sample, squares = store.sample("a"), []
+    for t in range(5):
+        step = simulator.rollout(sample, 1, start=float(sample.branch.times[t])).frame(1)
+        true = sample.branch.frame(t + 1).point_fields["p"]
+        squares.append(float((step.point_fields["p"] - true).square().mean()))
+    assert report["metrics"]["p"]["one_step"] == pytest.approx((sum(squares) / 5) ** 0.5, rel=1e-3)
 
 
 def test_samples_that_do_not_fit_each_other(tmp_path):

@@ -119,6 +119,24 @@ def test_two_processes_do_not_train_into_one_run(recipe, tmp_path):
         train(config, tmp_path / "run")
 
 
+def test_nothing_is_overwritten_while_another_process_trains_there(recipe, tmp_path):
+    config = Config.from_dict(recipe(steps=2))
+    train(config, tmp_path / "run")
+    before = sorted(p.name for p in (tmp_path / "run").iterdir())
+    with (
+        Lock(tmp_path / "run" / ".lock", "this run"),
+        pytest.raises(WorkError, match="another"),
+    ):
+        train(config, tmp_path / "run", overwrite=True)
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == before
+
+
+def test_a_finished_run_answers_in_full_precision(recipe, tmp_path):
+    config = Config.from_dict(recipe(steps=2, precision="bf16", ema=0.0))
+    found = [train(config, tmp_path / "run").precision for _ in range(2)]
+    assert found == ["fp32", "fp32"]
+
+
 def test_a_finished_run_is_not_trained_again(recipe, tmp_path, monkeypatch):
     config = Config.from_dict(recipe())
     first = train(config, tmp_path / "run")

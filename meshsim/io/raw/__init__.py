@@ -105,13 +105,37 @@ def numbers(text: bytes, dtype: Any = np.float64, count: int = -1) -> np.ndarray
     Raises:
         ValueError: something is not a number, or there are fewer than `count`.
     """
-    words = text.split()
-    if count >= 0:
-        expect(len(words) >= count, f"ends early (expected {count} numbers, got {len(words)})")
-        words = words[:count]
-    if not words:
-        return np.zeros(0, dtype)
-    return np.array(words).astype(dtype)
+    try:
+        # the last number shows that all before it was read; half of this one may be left over
+        out = np.fromstring(text + b" 0", dtype, sep=" ")[:-1]
+    except ValueError:
+        out = np.zeros(0, dtype)
+    if len(out) != len(_starts(text)):  # slowly, to say which word it is
+        words = text.split()
+        out = np.array(words[:count] if count >= 0 else words).astype(dtype)
+    expect(len(out) >= count, f"ends early (expected {count} numbers, got {len(out)})")
+    return out[:count] if count >= 0 else out
+
+
+def _starts(text: bytes) -> np.ndarray:
+    """Where the words begin."""
+    space = np.frombuffer(text, np.uint8) <= 32
+    word = ~space
+    word[1:] &= space[:-1]
+    return np.flatnonzero(word)
+
+
+def integer_lines(text: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The integers in the lines of ASCII text: all of them, and offsets of the lines with any.
+
+    >>> [x.tolist() for x in integer_lines(b"1 2 3\\n\\n4 5\\n")]
+    [[1, 2, 3, 4, 5], [0, 3, 5]]
+    """
+    values, starts = numbers(text, np.int64), _starts(text)
+    raw = np.frombuffer(text, np.uint8)
+    ends = np.searchsorted(starts, np.flatnonzero((raw == 10) | (raw == 13)))
+    of = np.concatenate([[0], ends, [len(starts)]])
+    return values, of[np.append(True, of[1:] > of[:-1])]
 
 
 def beside(path: str, name: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from meshsim.io.raw import DIM, NODES, Tree, content, expect
+from meshsim.io.raw import DIM, NODES, Tree, content, expect, integer_lines, numbers
 
 # Gmsh's number: our name, and which of Gmsh's nodes stand at our places (None: the same order)
 CELLS: dict[int, tuple[str, list[int] | None]] = {
@@ -68,7 +68,7 @@ class Cursor:
 
     def __init__(self, data: bytes, binary: bool, order: str):
         self.binary, self.order, self.data = binary, order, data
-        self.words = [] if binary else data.split()
+        self.values = np.zeros(0) if binary else numbers(data)
         self.at = 0
 
     def take(self, kind: str, n: int = 1) -> np.ndarray:
@@ -78,14 +78,15 @@ class Cursor:
             expect(n >= 0 and self.at + n * dtype.itemsize <= len(self.data), "ends early")
             out = np.frombuffer(self.data, dtype, n, self.at)
             self.at += n * dtype.itemsize
-            out = out.astype(kind)
-        else:
-            expect(n >= 0 and self.at + n <= len(self.words), "ends early")
-            words = self.words[self.at : self.at + n]
-            self.at += n
-            number = np.float64 if kind == "f8" else np.int64
-            out = np.array(words).astype(number) if n else np.zeros(0, number)
-        return out if kind == "f8" else out.astype(np.int64)
+            return out.astype(np.float64 if kind == "f8" else np.int64)
+        expect(n >= 0 and self.at + n <= len(self.values), "ends early")
+        out = self.values[self.at : self.at + n]
+        self.at += n
+        if kind == "f8":
+            return out
+        whole = np.abs(out) < 2**53  # what float64 holds exactly; false for NaN
+        expect(whole.all() and (out == np.floor(out)).all(), "is damaged: a number is not whole")
+        return out.astype(np.int64)
 
     def ints(self, n: int, kind: str = "i4") -> list[int]:
         """The next n integers as Python's."""
@@ -208,26 +209,29 @@ def _elements_1(cursor: Cursor, parsed: Parsed) -> None:
 
 
 def _elements_2(body: bytes, parsed: Parsed, n: int) -> None:
-    lines = [line for line in body.splitlines() if line.strip()]
-    expect(len(lines) >= n, f"ends early (expected {n} elements, got {len(lines)})")
+    values, of = integer_lines(body)
+    expect(len(of) > n, f"ends early (expected {n} elements, got {len(of) - 1})")
+    if n == 0:
+        return
+    first, sizes = of[:n], np.diff(of)[:n]
+    expect((sizes >= 3).all(), "a damaged element: a line of less than three numbers")
+    number, tags = values[first + 1], values[first + 2]
+    k = sizes - 3 - tags  # nodes
+    for kind in sorted(set(number.tolist())):
+        wrong = k[(number == kind) & (k != _size(kind))]
+        if len(wrong):
+            raise ValueError(f"a cell of Gmsh type {kind} with {wrong[0]} nodes")
+    last = len(values) - 1
+    physical = np.where(tags > 0, values[np.minimum(first + 3, last)], 0)
+    entity = np.where(tags > 1, values[np.minimum(first + 4, last)], 0)
     # neighbours in the file with one type and one group become one run
-    runs: list[tuple[tuple[int, int, int], list[list[bytes]]]] = []
-    for line in lines[:n]:
-        words = line.split()
-        expect(len(words) >= 3, f"a damaged element: {line[:60]!r}")
-        number, tags = int(words[1]), int(words[2])
-        physical = int(words[3]) if tags > 0 else 0
-        entity = int(words[4]) if tags > 1 else 0
-        cell = words[3 + tags :]
-        expect(len(cell) == _size(number), f"a cell of Gmsh type {number} with {len(cell)} nodes")
-        key = (number, physical, entity)
-        if not runs or runs[-1][0] != key:
-            runs.append((key, []))
-        runs[-1][1].append([words[0], *cell])
-    for (number, physical, entity), rows in runs:
-        table = np.array(rows).astype(np.int64)
-        groups = (physical,) if physical else ()
-        parsed.elements.append((number, table[:, 0], table[:, 1:], groups, entity))
+    keys = np.stack([number, tags, physical, entity], 1)
+    starts = np.flatnonzero(np.append(True, (keys[1:] != keys[:-1]).any(1)))
+    for a, b in zip(starts.tolist(), [*starts[1:].tolist(), n], strict=True):
+        kind, skip, group, of_entity = keys[a].tolist()
+        nodes = values[first[a:b, None] + 3 + skip + np.arange(_size(kind))]
+        groups = (group,) if group else ()
+        parsed.elements.append((kind, values[first[a:b]], nodes, groups, of_entity))
 
 
 def _elements_binary_2(cursor: Cursor, parsed: Parsed, total: int) -> None:
@@ -378,7 +382,11 @@ def _fields(parsed: Parsed, out: Tree, nodes: np.ndarray, elements: np.ndarray) 
     found: dict[tuple[str, str], dict[float, tuple[np.ndarray, np.ndarray]]] = {}
     for kind, name, time, _, tags, values in parsed.data:
         rows = _places(known[kind], tags, f"${kind}: number")
-        found.setdefault((kind, name), {})[time] = (rows, values)
+        steps = found.setdefault((kind, name), {})
+        old_rows, old = steps.get(time, (rows[:0], values[:0]))
+        same = old.shape[1:] == values.shape[1:]
+        expect(same, f"{name!r} has different numbers of components in the parts of one time")
+        steps[time] = np.concatenate([old_rows, rows]), np.concatenate([old, values])
     times = sorted({t for steps in found.values() if len(steps) > 1 for t in steps})
     series: Tree = {"point": {}, "cell": {}}
     for (kind, name), steps in found.items():

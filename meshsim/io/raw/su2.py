@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from meshsim.io.raw import VTK_TYPES, Tree, content, expect, numbers
+from meshsim.io.raw import VTK_TYPES, Tree, content, expect, integer_lines, numbers
 from meshsim.io.raw.merge import merge
 
 # Nodes of a cell of degree two stand row by row in SU2; their order in VTK.
@@ -61,6 +61,7 @@ def _corners(shape: str, p: int) -> list[int]:
     }[shape]
 
 
+_COMMENT = re.compile(rb"%[^\n]*")
 _KEY = re.compile(rb"\s*([A-Z_]+)\s*=\s*(.*)")
 
 
@@ -153,9 +154,12 @@ def _points(rows: list[bytes], dim: int) -> np.ndarray:
         return np.zeros((0, dim))
     width = len(rows[0].split())
     expect(width >= dim, f"points with {width} coordinates (expected {dim})")
-    flat = b" ".join(rows).split()
+    try:
+        flat = numbers(b" ".join(rows))
+    except ValueError:  # a comment after a point
+        flat = np.zeros(0)
     if len(flat) == width * len(rows):
-        table = np.array(flat).reshape(len(rows), width)[:, :dim].astype(np.float64)
+        table = flat.reshape(len(rows), width)[:, :dim].copy()
     else:
         table = numbers(b" ".join(b" ".join(row.split()[:dim]) for row in rows)).reshape(-1, dim)
     expect(len(table) == len(rows), "a point with too few coordinates")
@@ -164,34 +168,31 @@ def _points(rows: list[bytes], dim: int) -> np.ndarray:
 
 def _cells(rows: list[bytes], what: str, notes: list[str]) -> tuple[list[Tree], int]:
     """Blocks of one type each, and how many elements are single points."""
-    by_type: dict[int, tuple[list[int], list[list[bytes]]]] = {}
-    for i, row in enumerate(rows):
-        words = row.split()
-        places, cells = by_type.setdefault(int(words[0]), ([], []))
-        places.append(i)
-        cells.append(words[1:])
+    values, of = integer_lines(_COMMENT.sub(b"", b"\n".join(rows)))
+    kinds = values[of[:-1]]
     blocks: list[Tree] = []
     vertices = 0
-    for number, (places, cells) in by_type.items():
+    for number in dict.fromkeys(kinds.tolist()):
+        places = np.flatnonzero(kinds == number)
         number %= 10000  # above stands the degree of the solution
         p, base = number // 100 + 1, number % 100
         shape, _ = VTK_TYPES.get(base, ("", 0))
         if shape == "vertex":
-            vertices += len(cells)
+            vertices += len(places)
             continue
         expect(shape and shape in DEGREE_TWO, f"{what}: unknown cell type {number}")
         expect(p <= 20, f"{what}: unknown cell type {number}")
         k = _nodes(shape, p)
-        short = min(len(cell) for cell in cells)
+        short = int(np.diff(of)[places].min()) - 1
         expect(short >= k, f"{what}: a {shape} with {short} nodes (expected {k})")
-        nodes = np.array([cell[:k] for cell in cells]).astype(np.int64)
+        nodes = values[of[places][:, None] + 1 + np.arange(k)]
         if p == 2:
             shape, order = DEGREE_TWO[shape]
             nodes = nodes[:, order]
         elif p > 2:
             nodes = nodes[:, _corners(shape, p)]
-            notes.append(f"{what}: {len(cells)} cells of degree {p} were read by their corners")
-        blocks.append({"type": shape, "nodes": nodes, "rows": np.array(places, np.int64)})
+            notes.append(f"{what}: {len(places)} cells of degree {p} were read by their corners")
+        blocks.append({"type": shape, "nodes": nodes, "rows": places})
     return blocks, vertices
 
 

@@ -110,7 +110,8 @@ class File:
 
     def series(self, steps: list[Element], times: list[float]) -> Tree:
         """The first step as a tree, with times; steps of another topology are `later` trees."""
-        keys = [self._keys(step) for step in steps]
+        known: dict[str, str] = {}
+        keys = [self._keys(step, known) for step in steps]
         order = sorted(range(len(steps)), key=times.__getitem__)
         order = [i for n, i in enumerate(order) if n == 0 or times[i] > times[order[n - 1]]]
         starts = [n for n, i in enumerate(order) if n == 0 or keys[i][0] != keys[order[n - 1]][0]]
@@ -130,16 +131,25 @@ class File:
             trees[0]["notes"].append(f"{len(steps) - len(order)} steps at a repeated time left out")
         return trees[0] | {"later": trees[1:]}
 
-    def _keys(self, step: Element) -> tuple[str, str]:
-        """What tells one topology, and one geometry, from another."""
+    def _keys(self, step: Element, known: dict[str, str]) -> tuple[str, str]:
+        """What tells one topology, and one geometry, from another; `known` of arrays in HDF5."""
+
+        def key(item: Element) -> str:
+            # many writers store the same mesh again at each step: compare the numbers
+            return str(zlib.crc32(np.ascontiguousarray(self.item(item)).data))
+
         keys = []
         for tag in ("Topology", "Geometry"):
             parts = []
             for leaf in self._leaves(step):
                 element = self._part(leaf, tag)
                 for item in [] if element is None else element.findall("DataItem"):
-                    # many writers store the same mesh again at each step: compare the numbers
-                    parts.append(str(zlib.crc32(np.ascontiguousarray(self.item(item)).data)))
+                    # others name one array at each step: read it once
+                    named = item.get("Format", "").upper() == "HDF"
+                    place = (item.text or "").strip() if named else ""
+                    if place not in known or not place:
+                        known[place] = key(item)
+                    parts.append(known[place])
             keys.append(" ".join(parts))
         return keys[0], keys[1]
 
