@@ -1,21 +1,35 @@
-"""Which operators run compiled code here, which run their torch reference, and why."""
+"""Finds, builds on first use and loads the compiled operators; says which run and why not.
+
+The library is looked for beside the package (a wheel built where torch was at hand), then in the
+user's cache, and else compiled into that cache from the sources that the package carries. Without
+a compiler everything runs on the torch reference. MESHSIM_NATIVE=0 switches compiled operators
+off, MESHSIM_ISA=portable|avx2|avx512 narrows the instruction set, MESHSIM_CACHE moves the cache.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
-# Every operator of namespace `meshsim`; `meshsim.ops` defines them.
-OPS = (
-    "gather_sum",
-    "segment_sum",
-    "segment_mean",
-    "segment_max",
-    "segment_min",
-    "segment_softmax",
-    "segment_logsumexp",
+LIBRARY = "libmeshsim_cpu.so"
+FLAGS = (
+    *("-O3", "-std=gnu++20", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-w"),
+    *("-fno-math-errno", "-fno-trapping-math"),
+    "-DTORCH_TARGET_VERSION=0x020b000000000000",  # the stable ABI of 2.11: no later one is needed
 )
+_state = {"isa": "", "why": "not loaded yet: `meshsim.ops` loads it"}
 
 
 def allowed() -> bool:
@@ -23,11 +37,20 @@ def allowed() -> bool:
     return os.environ.get("MESHSIM_NATIVE", "1") != "0"
 
 
+def defined() -> list[str]:
+    """The operators of namespace `meshsim`, sorted; `import meshsim.ops` defines them."""
+    schemas = torch._C._jit_get_all_schemas()
+    names = {
+        schema.name.removeprefix("meshsim::") for schema in schemas if "meshsim::" in schema.name
+    }
+    return sorted(names)
+
+
 def has_kernel(op: str, device: str) -> bool:
     """Ask torch's dispatcher whether an operator has a compiled kernel for "CPU" or "CUDA"."""
     try:
         return torch._C._dispatch_has_kernel_for_dispatch_key(f"meshsim::{op}", device)
-    except RuntimeError:  # the operator is not defined before `meshsim.ops` is imported
+    except RuntimeError:  # no such operator
         return False
 
 
@@ -37,21 +60,131 @@ def active() -> dict[str, dict[str, str]]:
     Returns:
         {operator: {"cpu": …, "cuda": …, "why": one sentence}}.
 
-    >>> active()["segment_sum"]["cpu"]
-    'reference'
+    >>> import meshsim.ops
+    >>> sorted(active()["segment_sum"])
+    ['cpu', 'cuda', 'why']
     """
     out = {}
-    for op in OPS:
+    for op in defined():
         cpu, cuda = has_kernel(op, "CPU"), has_kernel(op, "CUDA")
         if cpu or cuda:
-            why = "compiled kernel loaded"
+            why = f"compiled kernel loaded ({_state['isa']})" if cpu else "compiled kernel loaded"
         elif not allowed():
             why = "switched off by MESHSIM_NATIVE=0"
         else:
-            why = "this version has no compiled kernels; the torch reference runs"
+            why = _state["why"] or "no compiled kernel of this operator; the torch reference runs"
         out[op] = {
             "cpu": "native" if cpu else "reference",
             "cuda": "native" if cuda else "reference",
             "why": why,
         }
     return out
+
+
+def isa() -> str:
+    """Instruction set of the compiled operators: portable, avx2, avx512 or amx; "" without them."""
+    return _state["isa"]
+
+
+def load() -> None:
+    """Load the library, building it if need be; what fails is kept for `active`, not raised."""
+    if _state["isa"] or not allowed():
+        return
+    try:
+        path = find()
+        torch.ops.load_library(path)
+        library = ctypes.CDLL(str(path))
+        library.meshsim_isa.restype = ctypes.c_char_p
+        _state.update(isa=library.meshsim_isa().decode(), why="")
+    except (OSError, RuntimeError, AttributeError) as error:  # no compiler, no room
+        _state["why"] = " ".join(str(error).split())[:300]
+
+
+def find() -> Path:
+    """The library: the wheel's, the cache's, or compiled now into the cache.
+
+    Raises:
+        RuntimeError: it cannot be built; says why.
+        OSError: the cache cannot be written.
+    """
+    package = Path(__file__).parent
+    shipped = package / "lib" / LIBRARY
+    if shipped.exists():
+        return shipped
+    sources = next((p for p in (package / "csrc", package.parent / "csrc") if p.is_dir()), None)
+    if sources is None:
+        raise RuntimeError("neither the library nor its sources came with the package")
+    path = _cache() / _fingerprint(sources) / LIBRARY
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path.parent / "lock"):
+            if not path.exists():  # another process may have built it while this one waited
+                told = "meshsim: compiling its operators, once (about a minute) ..."
+                print(told, file=sys.stderr, flush=True)  # noqa: T201
+                build(sources, path)
+    return path
+
+
+def build(sources: Path, path: Path) -> None:
+    """Compile `sources` into the library `path`; it appears whole or not at all.
+
+    Raises:
+        RuntimeError: no compiler, or its first error.
+    """
+    compiler = _compiler()
+    include = Path(torch.__file__).parent / "include"
+    files = sorted(sources.rglob("*.cpp"))
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+
+        def compile_one(file: Path) -> str:
+            target = str(Path(folder) / f"{file.stem}.o")
+            _run([compiler, *FLAGS, f"-I{include}", f"-I{sources}", "-c", str(file), "-o", target])
+            return target
+
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            objects = list(pool.map(compile_one, files))
+        made = Path(folder) / LIBRARY
+        lib = Path(torch.__file__).parent / "lib"
+        _run([compiler, "-shared", *objects, f"-L{lib}", "-ltorch_cpu", "-lc10", "-o", str(made)])
+        made.replace(path)
+
+
+def _cache() -> Path:
+    given = os.environ.get("MESHSIM_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meshsim"
+
+
+def _compiler() -> str:
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        if name and (found := shutil.which(name)):
+            return found
+    raise RuntimeError("no C++ compiler found (CXX, c++, g++, clang++); the torch reference runs")
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = (done.stderr or done.stdout).splitlines()
+        first = next((line for line in lines if "error" in line), lines[0] if lines else "failed")
+        raise RuntimeError(f"compiling the operators failed: {first}")
+
+
+def _fingerprint(sources: Path) -> str:
+    known = hashlib.sha256(" ".join((*FLAGS, platform.machine())).encode())
+    for file in sorted(p for p in sources.rglob("*") if p.suffix in (".cpp", ".h")):
+        known.update(f"\0{file.relative_to(sources)}\0".encode() + file.read_bytes())
+    return known.hexdigest()[:16]
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:  # not on Windows: two processes may compile at once, the last one wins
+        yield
+        return
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # let go by the system when the process ends
+        yield

@@ -34,6 +34,7 @@ def diagnose() -> dict[str, Any]:
 
     import torch
 
+    import meshsim.ops  # noqa: F401  defines and loads the operators
     from meshsim import native
     from meshsim.render import available
 

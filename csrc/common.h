@@ -1,0 +1,148 @@
+// What every operator's file needs: stable tensors, argument checks, parallel loops.
+//
+// Only LibTorch's stable ABI (target 2.11) is used, so that one binary serves every torch since.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <new>
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+namespace meshsim {
+
+using torch::headeronly::BFloat16;
+using torch::headeronly::Half;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// An error that Python sees as ValueError.
+template <class... Parts>
+[[noreturn]] void bad_input(const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  throw std::invalid_argument(text.str());
+}
+
+inline std::string shape_of(const Tensor& x) {
+  std::ostringstream text;
+  text << "(";
+  for (int64_t i = 0; i < x.dim(); ++i) text << (i ? ", " : "") << x.size(i);
+  text << ")";
+  return text.str();
+}
+
+inline void check_cpu(const Tensor& x, const char* name) {
+  if (!x.is_cpu()) bad_input("`", name, "`: expected a tensor on the CPU");
+}
+
+inline void check_dtype(const Tensor& x, ScalarType dtype, const char* name) {
+  if (x.scalar_type() != dtype)
+    bad_input("`", name, "`: expected ", torch::headeronly::toString(dtype), ", got ",
+              torch::headeronly::toString(x.scalar_type()));
+}
+
+// Shape (rows, columns); -1 stands for any length. A vector has columns = 0.
+inline void check_shape(const Tensor& x, int64_t rows, int64_t columns, const char* name) {
+  const bool fits = x.dim() == (columns ? 2 : 1) && (rows < 0 || x.size(0) == rows) &&
+                    (columns <= 0 || x.size(1) == columns);
+  if (!fits)
+    bad_input("`", name, "`: expected shape (", rows < 0 ? std::string("*") : std::to_string(rows),
+              columns ? ", " + (columns < 0 ? std::string("*") : std::to_string(columns)) : "",
+              "), got ", shape_of(x));
+}
+
+// Rising from 0 to n; the same test as `meshsim.ops.segment.check_rowptr`.
+inline void check_rowptr(const Tensor& rowptr, int64_t n, const char* name = "rowptr") {
+  check_cpu(rowptr, name);
+  check_dtype(rowptr, ScalarType::Long, name);
+  check_shape(rowptr, -1, 0, name);
+  const int64_t size = rowptr.size(0);
+  if (size == 0) bad_input("`", name, "`: expected shape (N + 1,), got (0,)");
+  const auto* p = rowptr.const_data_ptr<int64_t>();
+  bool rises = true;
+  for (int64_t i = 1; i < size; ++i) rises &= p[i - 1] <= p[i];
+  if (p[0] != 0 || p[size - 1] != n || !rises)
+    bad_input("`", name, "`: expected to rise from 0 to ", n, " (the rows), got ", p[0], " to ",
+              p[size - 1], rises ? "" : ", not rising");
+}
+
+// Every entry of `index` in 0..n-1.
+inline void check_index(const Tensor& index, int64_t n, const char* name) {
+  check_cpu(index, name);
+  check_dtype(index, ScalarType::Long, name);
+  const auto* p = index.const_data_ptr<int64_t>();
+  const int64_t size = index.numel();
+  bool inside = true;
+  for (int64_t i = 0; i < size; ++i) inside &= static_cast<uint64_t>(p[i]) < static_cast<uint64_t>(n);
+  if (inside) return;
+  for (int64_t i = 0; i < size; ++i)
+    if (p[i] < 0 || p[i] >= n)
+      bad_input("`", name, "`: index ", p[i], " at row ", i, " is outside 0..", n - 1);
+}
+
+inline Tensor dense(const Tensor& x) {
+  return x.is_contiguous() ? x : torch::stable::contiguous(x);
+}
+
+// Calls work(i) for i in 0..n-1, any thread taking the next. Results must not depend on who does
+// what: every i writes its own output.
+template <class Work>
+void each(int64_t n, const Work& work) {
+  if (n <= 0) return;
+  const int64_t threads = std::min<int64_t>(n, torch::stable::get_num_threads());
+  if (threads <= 1) {
+    for (int64_t i = 0; i < n; ++i) work(i);
+    return;
+  }
+  std::atomic<int64_t> next{0};
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t)
+      for (int64_t i = next++; i < n; i = next++) work(i);
+  });
+}
+
+// Numbers in memory of their own, not set to anything, aligned for every vector.
+template <class T>
+struct Buffer {
+  T* data;
+  explicit Buffer(int64_t n)
+      : data(static_cast<T*>(::operator new(std::max<int64_t>(n, 1) * sizeof(T),
+                                            std::align_val_t(64)))) {}
+  ~Buffer() { ::operator delete(data, std::align_val_t(64)); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+};
+
+// Room for `n` numbers that this thread keeps: fresh memory costs a page fault every 4 kB. Two
+// rooms in use at once have different `slot`s.
+template <class T, int slot = 0>
+T* thread_scratch(int64_t n) {
+  thread_local std::vector<char> room;
+  const size_t bytes = n * sizeof(T) + 64;
+  if (room.size() < bytes) room.resize(bytes);
+  return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(room.data()) + 63) / 64 * 64);
+}
+
+// Which instruction set the kernels use here: the widest that the processor has, or what
+// MESHSIM_ISA asks for if that is narrower.
+enum class Isa { portable = 0, avx2 = 1, avx512 = 2, amx = 3 };
+Isa isa();
+
+}  // namespace meshsim
