@@ -25,6 +25,17 @@ for _name in _NAMES:
         f"(Tensor x, Tensor rowptr, Tensor? index=None) -> {_out}",
         tags=(torch.Tag.pt2_compliant_tag,),
     )
+for _name, _inputs in {
+    "spread": "Tensor x, Tensor rowptr, SymInt rows, bool mean",
+    "place": "Tensor x, Tensor arg, Tensor rowptr, SymInt rows",
+    "softmax_backward": "Tensor grad, Tensor y, Tensor rowptr",
+    "logsumexp_backward": "Tensor grad, Tensor x, Tensor y, Tensor rowptr",
+}.items():
+    torch.library.define(
+        f"meshsim::segment_{_name}",
+        f"({_inputs}) -> Tensor",
+        tags=(torch.Tag.pt2_compliant_tag,),
+    )
 
 
 def check_rowptr(rowptr: Tensor, n: int, name: str = "rowptr") -> None:
@@ -140,46 +151,98 @@ def _logsumexp(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> Tensor
     return _bags(e, rowptr, "sum").log_().add_(top).to(x.dtype)
 
 
+def _counts(rowptr: Tensor, like: Tensor) -> Tensor:
+    return rowptr.diff().clamp_min(1).to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+
+
+def _spread(x: Tensor, rowptr: Tensor, rows: int, mean: bool) -> Tensor:
+    check_rowptr(rowptr, rows)
+    x = x.detach()
+    if mean:
+        x = x / _counts(rowptr, x)
+    return x.index_select(0, expand_rowptr(rowptr, rows))
+
+
+def _place(x: Tensor, arg: Tensor, rowptr: Tensor, rows: int) -> Tensor:
+    check_rowptr(rowptr, rows)
+    out = x.new_zeros(rows + 1, *x.shape[1:])  # the last row takes empty segments
+    return out.scatter_(0, arg, x.detach())[:-1].clone()
+
+
+def _softmax_gradient(grad: Tensor, y: Tensor, rowptr: Tensor) -> Tensor:
+    dot = torch.ops.meshsim.segment_sum(grad * y, rowptr)
+    return y * (grad - torch.ops.meshsim.segment_spread(dot, rowptr, y.shape[0], False))
+
+
+def _logsumexp_gradient(grad: Tensor, x: Tensor, y: Tensor, rowptr: Tensor) -> Tensor:
+    both = torch.stack([grad, y], 1)  # (N, 2, *)
+    g, top = torch.ops.meshsim.segment_spread(both, rowptr, x.shape[0], False).unbind(1)
+    return g * (x - top).exp()
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, rowptr, index = inputs
-    y = output[1] if isinstance(output, tuple) else output
-    ctx.save_for_backward(x, rowptr, index, y)
+    x, rowptr, _ = inputs
+    ctx.save_for_backward(x, rowptr, output)
+
+
+def _save_result(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(inputs[1], output[1] if isinstance(output, tuple) else output)
+    ctx.n = inputs[0].shape[0]
 
 
 def _save_rows(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, rowptr, index = inputs  # x itself is not needed: do not keep it alive
-    ctx.save_for_backward(rowptr, index)
-    ctx.n = x.shape[0]
+    ctx.save_for_backward(inputs[1])  # x itself is not needed: do not keep it alive
+    ctx.n = inputs[0].shape[0]
 
 
 def _sum_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    rowptr, index = ctx.saved_tensors
-    return grad.index_select(0, _index(index, rowptr, ctx.n)), None, None
+    return torch.ops.meshsim.segment_spread(grad, *ctx.saved_tensors, ctx.n, False), None, None
 
 
 def _mean_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    rowptr, index = ctx.saved_tensors
-    count = rowptr.diff().clamp_min(1).to(grad.dtype).view(-1, *[1] * (grad.dim() - 1))
-    return (grad / count).index_select(0, _index(index, rowptr, ctx.n)), None, None
+    return torch.ops.meshsim.segment_spread(grad, *ctx.saved_tensors, ctx.n, True), None, None
 
 
 def _extreme_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, None]:
-    x, _, _, arg = ctx.saved_tensors
-    out = grad.new_zeros(x.shape[0] + 1, *x.shape[1:])  # the last row takes empty segments
-    return out.scatter(0, arg, grad)[:-1], None, None
+    rowptr, arg = ctx.saved_tensors
+    return torch.ops.meshsim.segment_place(grad, arg, rowptr, ctx.n), None, None
+
+
+def _again() -> bool:
+    """Whether the gradient is to be differentiated in turn."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _softmax_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    x, rowptr, index, y = ctx.saved_tensors
-    index = _index(index, rowptr, x.shape[0])
-    dot = torch.ops.meshsim.segment_sum(grad * y, rowptr, index)
-    return y * (grad - dot.index_select(0, index)), None, None
+    rowptr, y = ctx.saved_tensors
+    found = _softmax_gradient if _again() else torch.ops.meshsim.segment_softmax_backward
+    return found(grad, y, rowptr), None, None
 
 
 def _logsumexp_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    x, rowptr, index, y = ctx.saved_tensors
-    index = _index(index, rowptr, x.shape[0])
-    return grad.index_select(0, index) * (x - y.index_select(0, index)).exp(), None, None
+    x, rowptr, y = ctx.saved_tensors
+    found = _logsumexp_gradient if _again() else torch.ops.meshsim.segment_logsumexp_backward
+    return found(grad, x, y, rowptr), None, None
+
+
+def _save_spread(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(inputs[1])
+    ctx.mean = inputs[3]
+
+
+def _spread_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    reduce = torch.ops.meshsim.segment_mean if ctx.mean else torch.ops.meshsim.segment_sum
+    return reduce(grad, *ctx.saved_tensors), None, None, None
+
+
+def _save_place(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def _place_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (arg,) = ctx.saved_tensors
+    padded = torch.cat([grad, grad.new_zeros(1, *grad.shape[1:])])  # for empty segments
+    return padded.gather(0, arg), None, None, None
 
 
 def _fake_rows(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> Tensor:
@@ -198,16 +261,60 @@ def _fake_like(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> Tensor
 _PARTS: dict[str, tuple[Callable[..., Any], ...]] = {
     "sum": (_sum, _fake_rows, _sum_backward, _save_rows),
     "mean": (_mean, _fake_rows, _mean_backward, _save_rows),
-    "max": (_extreme("amax"), _fake_pair, _extreme_backward, _save),
-    "min": (_extreme("amin"), _fake_pair, _extreme_backward, _save),
-    "softmax": (_softmax, _fake_like, _softmax_backward, _save),
+    "max": (_extreme("amax"), _fake_pair, _extreme_backward, _save_result),
+    "min": (_extreme("amin"), _fake_pair, _extreme_backward, _save_result),
+    "softmax": (_softmax, _fake_like, _softmax_backward, _save_result),
     "logsumexp": (_logsumexp, _fake_rows, _logsumexp_backward, _save),
+    "spread": (
+        _spread,
+        lambda x, rowptr, rows, mean: x.new_empty(rows, *x.shape[1:]),
+        _spread_backward,
+        _save_spread,
+    ),
+    "place": (
+        _place,
+        lambda x, arg, rowptr, rows: x.new_empty(rows, *x.shape[1:]),
+        _place_backward,
+        _save_place,
+    ),
 }
 for _name, (_reference, _fake, _backward, _setup) in _PARTS.items():
     _full = f"meshsim::segment_{_name}"
     torch.library.impl(_full, "CompositeExplicitAutograd", _reference)
     torch.library.register_fake(_full, _fake)
     torch.library.register_autograd(_full, _backward, setup_context=_setup)
+
+
+@torch.library.impl("meshsim::segment_softmax_backward", "CompositeExplicitAutograd")
+def _softmax_backward_reference(grad: Tensor, y: Tensor, rowptr: Tensor) -> Tensor:
+    return _softmax_gradient(grad.detach(), y.detach(), rowptr)
+
+
+@torch.library.impl("meshsim::segment_logsumexp_backward", "CompositeExplicitAutograd")
+def _logsumexp_backward_reference(grad: Tensor, x: Tensor, y: Tensor, rowptr: Tensor) -> Tensor:
+    return _logsumexp_gradient(grad.detach(), x.detach(), y.detach(), rowptr)
+
+
+@torch.library.register_fake("meshsim::segment_softmax_backward")
+def _fake_softmax_backward(grad: Tensor, y: Tensor, rowptr: Tensor) -> Tensor:
+    return y.new_empty(y.shape)
+
+
+@torch.library.register_fake("meshsim::segment_logsumexp_backward")
+def _fake_logsumexp_backward(grad: Tensor, x: Tensor, y: Tensor, rowptr: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def call(op: Callable[..., Any], x: Tensor, *rest: Any) -> Any:
+    """`op(x, *rest)`, without the detour through Python where no gradient is asked for.
+
+    On a small graph that detour, torch's wrapper around registered gradients, takes longer than
+    the work.
+    """
+    if torch.compiler.is_compiling() or (x.requires_grad and torch.is_grad_enabled()):
+        return op(x, *rest)
+    with torch._C._AutoDispatchBelowAutograd():
+        return op(x, *rest)
 
 
 def segment_sum(
@@ -229,7 +336,7 @@ def segment_sum(
     >>> segment_sum(torch.tensor([1., 2., 3.]), torch.tensor([0, 2, 2, 3]))
     tensor([3., 0., 3.])
     """
-    return torch.ops.meshsim.segment_sum(x, rowptr, index)
+    return call(torch.ops.meshsim.segment_sum.default, x, rowptr, index)
 
 
 def segment_mean(
@@ -240,7 +347,7 @@ def segment_mean(
     >>> segment_mean(torch.tensor([1., 2., 3.]), torch.tensor([0, 2, 2, 3]))
     tensor([1.5000, 0.0000, 3.0000])
     """
-    return torch.ops.meshsim.segment_mean(x, rowptr, index)
+    return call(torch.ops.meshsim.segment_mean.default, x, rowptr, index)
 
 
 def segment_max(
@@ -257,7 +364,7 @@ def segment_max(
     >>> segment_max(torch.tensor([1., 2., -3.]), torch.tensor([0, 2, 2, 3]))
     (tensor([ 2.,  0., -3.]), tensor([1, 3, 2]))
     """
-    return torch.ops.meshsim.segment_max(x, rowptr, index)
+    return call(torch.ops.meshsim.segment_max.default, x, rowptr, index)
 
 
 def segment_min(
@@ -268,7 +375,7 @@ def segment_min(
     >>> segment_min(torch.tensor([1., 2., -3.]), torch.tensor([0, 2, 2, 3]))
     (tensor([ 1.,  0., -3.]), tensor([0, 3, 2]))
     """
-    return torch.ops.meshsim.segment_min(x, rowptr, index)
+    return call(torch.ops.meshsim.segment_min.default, x, rowptr, index)
 
 
 def segment_softmax(
@@ -281,7 +388,7 @@ def segment_softmax(
     >>> segment_softmax(torch.tensor([7., 7., 3.]), torch.tensor([0, 2, 2, 3]))
     tensor([0.5000, 0.5000, 1.0000])
     """
-    return torch.ops.meshsim.segment_softmax(x, rowptr, index)
+    return call(torch.ops.meshsim.segment_softmax.default, x, rowptr, index)
 
 
 def segment_logsumexp(
@@ -294,4 +401,4 @@ def segment_logsumexp(
     >>> segment_logsumexp(torch.zeros(3), torch.tensor([0, 1, 1, 3]))
     tensor([0.0000,   -inf, 0.6931])
     """
-    return torch.ops.meshsim.segment_logsumexp(x, rowptr, index)
+    return call(torch.ops.meshsim.segment_logsumexp.default, x, rowptr, index)

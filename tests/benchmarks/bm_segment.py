@@ -1,121 +1,221 @@
-"""Segment reductions against what else torch and PyG offer, side by side in one process.
+"""Segment reductions against what else torch, PyG and torch_scatter offer, in one process.
 
-Run: python tests/benchmarks/bm_segment.py [--threads N] [--variant reference|native] …
-Prints, for a small 2-D mesh and a large 3-D one, the 20th percentile of interleaved calls and
-how many times faster meshsim is; fails if results differ from a float64 loop-free sum or if the
-variant under test is not the one active.
+Run: python tests/benchmarks/bm_segment.py [--threads N] [--sizes …] [--reductions …] [--json]
+Calls are interleaved; a ratio is a peer's time over meshsim's in the same round, its median given
+with the range; above 1 meshsim is faster. `copy` is what moving the rows once costs. Beside it
+stand the largest error against float64 and the memory that each call asked for. It refuses to run
+if the kernels under test are not the native ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.utils import scatter
+from torch.profiler import ProfilerActivity, profile
+from torch_geometric.utils import scatter as pyg_scatter
+from torch_geometric.utils import softmax as pyg_softmax
 
 from meshsim import native, ops
 
-SIZES = {"2-D": (950, 6, 64), "3-D": (30_000, 13, 128)}  # nodes, mean degree, width
-Call = Callable[[Tensor], Tensor]
+# nodes, mean degree, width: next to nothing, a small 2-D mesh, one column, heads, large 3-D meshes
+SIZES = {
+    "empty": (0, 5, 16),
+    "ten": (2, 5, 16),
+    "2-D": (950, 12, 64),
+    "column": (30_000, 13, 1),
+    "heads": (30_000, 13, 4),
+    "3-D": (30_000, 13, 128),
+    "3-D large": (300_000, 14, 128),
+}
+REDUCTIONS = ["sum", "mean", "max", "softmax", "logsumexp"]
+Call = Callable[[Tensor], Any]
 
 
-def receivers(nodes: int, degree: int) -> Tensor:
-    """Sorted receivers with degrees around the mean, none of them for the last node."""
+def receivers(nodes: int, degree: int) -> tuple[Tensor, Tensor]:
+    """Sorted receivers with degrees around the mean, none for the last node, and their rowptr."""
     generator = torch.Generator().manual_seed(0)
-    degrees = torch.randint(
-        degree // 2, 2 * degree - degree // 2 + 1, (nodes,), generator=generator
-    )
-    degrees[-1] = 0
-    return torch.arange(nodes).repeat_interleave(degrees)
+    low, high = degree // 2, 2 * degree - degree // 2 + 1
+    degrees = torch.randint(low, high, (nodes,), generator=generator)
+    degrees[-1:] = 0
+    rowptr = torch.zeros(nodes + 1, dtype=torch.int64)
+    rowptr[1:] = degrees.cumsum(0)
+    return torch.arange(nodes).repeat_interleave(degrees), rowptr
+
+
+def torch_scatter() -> Any:
+    try:
+        return importlib.import_module("torch_scatter")
+    except ImportError:
+        return None
 
 
 def contenders(reduce: str, index: Tensor, rowptr: Tensor, width: int) -> dict[str, Call]:
-    nodes = len(rowptr) - 1
+    """The calls by name, meshsim first; each gives values, or values and more."""
+    nodes, peer = len(rowptr) - 1, torch_scatter()
+    ours: Call = getattr(ops, f"segment_{reduce}")
+    out: dict[str, Call] = {"meshsim": lambda x: ours(x, rowptr, index)}
+    reference = f"segment_{reduce}"
+    key = torch._C.DispatchKeySet(torch._C.DispatchKey.CompositeExplicitAutograd)
+    op = getattr(torch.ops.meshsim, reference).default
+    out["reference"] = lambda x: op.redispatch(key, x, rowptr, index)
+    if reduce == "softmax":
+        out["PyG softmax"] = lambda x: pyg_softmax(x, index, num_nodes=nodes)
+        out["PyG softmax by ptr"] = lambda x: pyg_softmax(x, ptr=rowptr)
+        if peer:
+            out["torch_scatter"] = lambda x: peer.scatter_softmax(x, index, 0, dim_size=nodes)
+        return out
+    if reduce == "logsumexp":
+        if peer and len(index):
+            out["torch_scatter"] = lambda x: peer.scatter_logsumexp(x, index, 0, dim_size=nodes)
+        return out
     wide = index[:, None].expand(-1, width)
-    ours = {"sum": ops.segment_sum, "mean": ops.segment_mean, "max": ops.segment_max}[reduce]
     torch_name = {"sum": "sum", "mean": "mean", "max": "amax"}[reduce]
-
-    def scattered(x: Tensor) -> Tensor:
-        zero = x.new_zeros(nodes, width)
-        return zero.scatter_reduce(0, wide, x, torch_name, include_self=False)
-
-    out: dict[str, Call] = {
-        "meshsim": (lambda x: ours(x, rowptr, index)[0])
-        if reduce == "max"
-        else (lambda x: ours(x, rowptr, index)),
-        "index_add": lambda x: x.new_zeros(nodes, width).index_add(0, index, x),
-        "scatter_reduce": scattered,
-        "segment_reduce": lambda x: torch.segment_reduce(
+    if reduce == "sum":
+        out["index_add"] = lambda x: x.new_zeros(nodes, width).index_add_(0, index, x)
+    out["scatter_reduce"] = lambda x: x.new_zeros(nodes, width).scatter_reduce_(
+        0, wide, x, torch_name, include_self=False
+    )
+    if nodes:
+        out["segment_reduce"] = lambda x: torch.segment_reduce(
             x, reduce, offsets=rowptr, axis=0, unsafe=True, initial=0.0 if reduce == "sum" else None
-        ),
-        "PyG scatter": lambda x: scatter(x, index, 0, nodes, reduce),
-    }
-    if reduce != "sum":
-        del out["index_add"]
+        )
+    out["PyG scatter"] = lambda x: pyg_scatter(x, index, 0, nodes, reduce)
+    if peer:
+        out["torch_scatter scatter"] = lambda x: peer.scatter(x, index, 0, None, nodes, reduce)
+        out["torch_scatter csr"] = lambda x: peer.segment_csr(x, rowptr, reduce=reduce)
     return out
 
 
-def time_all(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """20th percentile of interleaved calls, in milliseconds."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(repeats + 1):
+def value(y: Any) -> Tensor:
+    return y[0] if isinstance(y, tuple) else y
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """The most memory that torch held for it at any time, its result included."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        kept = call()
+    del kept
+    now = most = 0
+    events = profiler.profiler.kineto_results.events()
+    memory = [e for e in events if e.name() == "[memory]"]
+    for event in sorted(memory, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
+
+
+def ratios(calls: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
+    """Times over meshsim's by round, rising; meshsim's own are milliseconds."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    began, rounds = time.perf_counter(), 0
+    while rounds < 4 or (time.perf_counter() - began < seconds and rounds < 400):
+        took = {}
         for name, call in calls.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             call()
-            if i:  # the first round warms up
-                seconds[name].append(time.perf_counter() - began)
-    return {name: sorted(s)[len(s) // 5] * 1e3 for name, s in seconds.items()}
+            took[name] = time.perf_counter() - start
+        if rounds:  # the first round warms up
+            for name, t in took.items():
+                found[name].append(1e3 * t if name == "meshsim" else t / took["meshsim"])
+        rounds += 1
+    return {name: sorted(values) for name, values in found.items()}
+
+
+def summary(
+    calls: dict[str, Call], x: Tensor, seconds: float, rows: int | None
+) -> dict[str, dict[str, float]]:
+    """The figures of one case by contender; `rows` of the result have a defined value."""
+    exact = value(calls["meshsim"](x.double()))[:rows]
+    into = torch.empty_like(x)
+    bound: dict[str, Callable[[], object]] = {n: lambda c=c: c(x) for n, c in calls.items()}
+    bound["copy"] = lambda: into.copy_(x)
+    out = {}
+    for name, times in ratios(bound, seconds).items():
+        off = 0.0
+        if name != "copy" and exact.numel():
+            off = (value(calls[name](x))[:rows].double() - exact).abs().nan_to_num().max().item()
+        out[name] = {
+            "ratio": 1.0 if name == "meshsim" else times[len(times) // 2],
+            "low": times[0],
+            "high": times[-1],
+            "peak_bytes": peak_bytes(bound[name]),
+            "error": off,
+        }
+        if name == "meshsim":
+            out[name]["ms"] = times[len(times) // 2]
+    return out
+
+
+def show(case: str, figures: dict[str, dict[str, float]]) -> None:
+    print(f"{case}: {figures['meshsim']['ms']:.4f} ms")
+    for name, f in figures.items():
+        print(
+            f"    {name:24s}{f['ratio']:8.2f}x  [{f['low']:.2f}-{f['high']:.2f}]"
+            f"{f['peak_bytes'] / 2**20:10.2f} MB  error {f['error']:.1e}"
+        )
+
+
+def refuse(names: list[str]) -> None:
+    """Leave unless every one of these operators runs as compiled code."""
+    active = native.active()
+    for name in names:
+        if active[name]["cpu"] != "native":
+            raise SystemExit(f"{name} runs as {active[name]['cpu']}: {active[name]['why']}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=25)
-    parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--reductions", nargs="*", default=["sum", "mean", "max"])
-    parser.add_argument("--variant", default="reference", choices=["reference", "native"])
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each case")
+    parser.add_argument("--sizes", nargs="*", default=list(SIZES)[:-1], choices=list(SIZES))
+    parser.add_argument("--reductions", nargs="*", default=REDUCTIONS, choices=REDUCTIONS)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16"])
+    parser.add_argument("--backward", action="store_true", help="forward and backward")
+    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for reduce in options.reductions:
-        running = native.active()[f"segment_{reduce}"]["cpu"]
-        if running != options.variant:
-            raise SystemExit(f"segment_{reduce} runs as {running}, not {options.variant}")
-    print(f"variant {options.variant}, {options.threads} threads, torch {torch.__version__}")
-    print(f"{'':34s}{'forward':>22s}{'forward+backward':>26s}")
+    refuse([f"segment_{name}" for name in options.reductions])
+    report = {}
+    if not options.json:
+        print(f"{options.threads} threads, torch {torch.__version__}, {options.dtype}")
+        if torch_scatter() is None:
+            print("torch_scatter is not installed: left out")
     for size in options.sizes:
         nodes, degree, width = SIZES[size]
-        index = receivers(nodes, degree)
-        rowptr = torch.searchsorted(index, torch.arange(nodes + 1))
+        index, rowptr = receivers(nodes, degree)
         x = torch.randn(len(index), width, generator=torch.Generator().manual_seed(0))
-        weight = torch.randn(nodes, width, generator=torch.Generator().manual_seed(1))
+        x = x.to(getattr(torch, options.dtype))
         for reduce in options.reductions:
             calls = contenders(reduce, index, rowptr, width)
-            exact = contenders(reduce, index, rowptr, width)["scatter_reduce"](x.double())
-            for name, call in calls.items():
-                error = (call(x).double()[:-1] - exact[:-1]).abs().max().item()
-                if error > 1e-4:
-                    raise SystemExit(f"{size} {reduce}: {name} is off by {error}")
-            leaf = x.clone().requires_grad_()
+            if options.backward:
+                calls = {n: backward(c) for n, c in calls.items() if n != "reference"}
+            by_row = reduce == "softmax" or options.backward
+            case = f"{size} {reduce}, {len(index)} x {width}"
+            with torch.set_grad_enabled(options.backward):
+                report[case] = summary(calls, x, options.seconds, None if by_row else nodes - 1)
+            if not options.json:
+                show(case, report[case])
+    if options.json:
+        print(json.dumps(report))
 
-            def both(call: Call, leaf: Tensor = leaf, weight: Tensor = weight) -> None:
-                leaf.grad = None
-                call(leaf).backward(weight)
 
-            with torch.no_grad():
-                forward = time_all(
-                    {n: lambda c=c, x=x: c(x) for n, c in calls.items()}, options.repeats
-                )
-            full = time_all({n: lambda c=c: both(c) for n, c in calls.items()}, options.repeats)
-            print(f"{size} {reduce}: {len(index)} rows of {width} into {nodes}")
-            for name in calls:
-                a, b = forward[name], full[name]
-                print(
-                    f"    {name:30s}{a:10.3f} ms {a / forward['meshsim']:8.2f}x"
-                    f"{b:14.3f} ms {b / full['meshsim']:8.2f}x"
-                )
+def backward(call: Call) -> Call:
+    """The gradient of Σ y cos y′ for the call's values y."""
+
+    def both(x: Tensor) -> Tensor:
+        leaf = x.detach().requires_grad_()
+        y = value(call(leaf))
+        (grad,) = torch.autograd.grad(y, leaf, y.detach())
+        return grad
+
+    return both
 
 
 if __name__ == "__main__":

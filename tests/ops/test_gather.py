@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.library import opcheck
 
+from meshsim import native
 from meshsim.ops.gather import gather_sum, transpose
 
 INDICES = torch.tensor([3, 3, 0, 1, 2, 0])
@@ -56,3 +57,21 @@ def test_nothing_to_gather():
     assert y.shape == (0, 2)
     y.sum().backward()
     assert torch.equal(x.grad, torch.zeros(N, 2))
+
+
+def test_native_kernel_runs():
+    running = native.active()["gather_sum"]
+    if running["cpu"] != "native" and not native.allowed():
+        pytest.skip(running["why"])
+    assert running["cpu"] == "native"
+
+
+@pytest.mark.parametrize("bad", [-1, N])
+def test_indices_outside_are_named(bad):
+    if native.active()["gather_sum"]["cpu"] != "native":
+        pytest.skip("the reference leaves it to torch")
+    indices = INDICES.clone()
+    indices[2] = bad
+    lists = (INDICES, ROWPTR)
+    with pytest.raises(ValueError, match=f"`indices`: index {bad} at row 2 is outside 0..4"):
+        gather_sum(torch.zeros(N, 2), indices, ROWPTR, *lists)

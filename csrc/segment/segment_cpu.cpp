@@ -1,0 +1,354 @@
+// Sums, means, products, extremes and spreads over groups of rows, see meshsim/ops/segment.py.
+#include "segment/segment.h"
+
+#include <limits>
+
+#define MESHSIM_KERNELS "segment/segment_kernels.h"
+#include "each_isa.h"
+
+namespace meshsim {
+namespace {
+
+// Products, and everything of integers: rare, so plain loops that the compiler makes vectors of.
+template <class A, class S, class Add>
+void fold_plain(const Groups& by, int64_t first, int64_t last, int64_t width, A start,
+                const S* x, S* out, const Add& add) {
+  A* sum = thread_scratch<A>(width);
+  for (int64_t i = first; i < last; ++i) {
+    std::fill_n(sum, width, start);
+    for (int64_t k = by.rowptr[i]; k < by.rowptr[i + 1]; ++k) {
+      const S* row = x + by.row(k) * width;
+      for (int64_t j = 0; j < width; ++j) add(sum[j], row[j]);
+    }
+    std::copy_n(sum, width, out + i * width);
+  }
+}
+
+template <class A>
+A floor_divided(A sum, A count) {
+  const A whole = sum / count;
+  return whole - (sum % count != 0 && sum < 0);
+}
+
+template <class S>
+void fold_integers(const Groups& by, int64_t first, int64_t last, int64_t width, Fold how,
+                   const S* x, S* out) {
+  typedef uint64_t Wide;  // wraps around as the type itself would
+  if (how == Fold::mul)
+    return fold_plain(by, first, last, width, Wide(1), x, out, [](Wide& a, S b) { a *= Wide(b); });
+  fold_plain(by, first, last, width, Wide(0), x, out, [](Wide& a, S b) { a += Wide(b); });
+  if (how == Fold::mean)
+    for (int64_t i = first; i < last; ++i)
+      for (int64_t j = i * width; j < (i + 1) * width; ++j)
+        out[j] = S(floor_divided<int64_t>(
+            out[j], std::max<int64_t>(1, by.rowptr[i + 1] - by.rowptr[i])));
+}
+
+template <class S>
+void best_integers(const Groups& by, int64_t first, int64_t last, int64_t width, bool least,
+                   const S* x, S* out, int64_t* arg) {
+  for (int64_t i = first; i < last; ++i) {
+    const int64_t begin = by.rowptr[i], end = by.rowptr[i + 1];
+    S* best = out + i * width;
+    int64_t* place = arg + i * width;
+    std::fill_n(place, width, begin < end ? by.row(begin) : by.rows);
+    if (begin == end) std::fill_n(best, width, S(0));
+    else std::copy_n(x + by.row(begin) * width, width, best);
+    for (int64_t k = begin + 1; k < end; ++k) {
+      const int64_t from = by.row(k);
+      const S* row = x + from * width;
+      for (int64_t j = 0; j < width; ++j)
+        if (least ? row[j] < best[j] : row[j] > best[j]) best[j] = row[j], place[j] = from;
+    }
+  }
+}
+
+}  // namespace
+
+void fold(const Block& x, const Groups& by, Fold how, const void* from, void* out) {
+  const int64_t w = x.width;
+  const auto run = [&](auto s, const auto& kernel) {
+    typedef decltype(s) S;
+    each_range(x, by, [&](int64_t b, int64_t first, int64_t last) {
+      kernel(first, last, static_cast<const S*>(from) + b * x.rows * w,
+             static_cast<S*>(out) + b * by.n * w);
+    });
+  };
+  if (!is_float(x.dtype))
+    return with_integer(x.dtype, [&](auto s) {
+      run(s, [&](int64_t first, int64_t last, const auto* in, auto* to) {
+        fold_integers(by, first, last, w, how, in, to);
+      });
+    });
+  with_float(x.dtype, [&](auto s) {
+    typedef decltype(s) S;
+    typedef std::conditional_t<sizeof(S) == 2, float, S> A;
+    if (how == Fold::mul)
+      return run(s, [&](int64_t first, int64_t last, const S* in, S* to) {
+        fold_plain(by, first, last, w, A(1), in, to, [](A& a, S b) { a *= A(b); });
+      });
+    run(s, [&](int64_t first, int64_t last, const S* in, S* to) {
+      MESHSIM_DISPATCH(sum_groups<S>(by, first, last, w, how == Fold::mean, in, to));
+    });
+  });
+}
+
+void extreme(const Block& x, const Groups& by, bool least, const void* from, void* out,
+             int64_t* arg) {
+  const int64_t w = x.width;
+  const auto run = [&](auto s, const auto& kernel) {
+    typedef decltype(s) S;
+    each_range(x, by, [&](int64_t b, int64_t first, int64_t last) {
+      kernel(first, last, static_cast<const S*>(from) + b * x.rows * w,
+             static_cast<S*>(out) + b * by.n * w, arg + b * by.n * w);
+    });
+  };
+  if (!is_float(x.dtype))
+    return with_integer(x.dtype, [&](auto s) {
+      run(s, [&](int64_t first, int64_t last, const auto* in, auto* to, int64_t* place) {
+        best_integers(by, first, last, w, least, in, to, place);
+      });
+    });
+  if (x.rows > std::numeric_limits<int32_t>::max())
+    bad_input("`x`: expected at most 2147483647 rows, got ", x.rows);
+  with_float(x.dtype, [&](auto s) {
+    typedef decltype(s) S;
+    run(s, [&](int64_t first, int64_t last, const S* in, S* to, int64_t* place) {
+      MESHSIM_DISPATCH(best_groups<S>(by, first, last, w, least, in, to, place));
+    });
+  });
+}
+
+void spread(const Block& x, const Groups& by, bool mean, const void* from, void* out) {
+  const int64_t w = x.width;
+  const auto run = [&](auto s, const auto& kernel) {
+    typedef decltype(s) S;
+    each_range(x, by, [&](int64_t b, int64_t first, int64_t last) {
+      kernel(first, last, static_cast<const S*>(from) + b * by.n * w,
+             static_cast<S*>(out) + b * x.rows * w);
+    });
+  };
+  if (!is_float(x.dtype))
+    return with_integer(x.dtype, [&](auto s) {
+      run(s, [&](int64_t first, int64_t last, const auto* in, auto* to) {
+        for (int64_t i = first; i < last; ++i)
+          for (int64_t k = by.rowptr[i]; k < by.rowptr[i + 1]; ++k)
+            std::copy_n(in + i * w, w, to + by.row(k) * w);
+      });
+    });
+  with_float(x.dtype, [&](auto s) {
+    typedef decltype(s) S;
+    run(s, [&](int64_t first, int64_t last, const S* in, S* to) {
+      MESHSIM_DISPATCH(spread_groups<S>(by, first, last, w, mean, in, to));
+    });
+  });
+}
+
+namespace {
+
+int64_t width_of(const Tensor& x) {
+  int64_t width = 1;
+  for (int64_t i = 1; i < x.dim(); ++i) width *= x.size(i);
+  return width;
+}
+
+std::vector<int64_t> shape_with(const Tensor& x, int64_t rows) {
+  std::vector<int64_t> shape(x.dim());
+  for (int64_t i = 0; i < x.dim(); ++i) shape[i] = i ? x.size(i) : rows;
+  return shape;
+}
+
+// What an operator over sorted rows is given: x (E, …) and rowptr (N + 1,).
+struct Given {
+  Tensor x, rowptr;
+  Block block;
+  Groups by;
+
+  Given(const Tensor& x_, const Tensor& rowptr_) : x(dense(x_)), rowptr(dense(rowptr_)) {
+    check_cpu(x, "x");
+    if (x.dim() == 0) bad_input("`x`: expected shape (E, ...), got ()");
+    const int64_t rows = x.size(0);
+    check_rowptr(rowptr, rows);
+    block = {1, rows, width_of(x), x.scalar_type()};
+    by = {rowptr.size(0) - 1, rows, rowptr.const_data_ptr<int64_t>(), nullptr};
+  }
+
+  // Sums of truth values are «any», sums of complex numbers those of their two parts.
+  void as_reals() {
+    if (block.dtype == ScalarType::ComplexFloat || block.dtype == ScalarType::ComplexDouble) {
+      block.dtype =
+          block.dtype == ScalarType::ComplexFloat ? ScalarType::Float : ScalarType::Double;
+      block.width *= 2;
+    }
+  }
+
+  Tensor empty() const { return torch::stable::new_empty(x, shape_with(x, by.n)); }
+};
+
+Tensor segment_sum(Tensor x, Tensor rowptr, std::optional<Tensor>) {
+  Given in(x, rowptr);
+  Tensor out = in.empty();
+  if (in.block.dtype == ScalarType::Bool) {
+    in.block.dtype = ScalarType::Byte;
+    Buffer<int64_t> arg(in.by.n * in.block.width);
+    extreme(in.block, in.by, false, in.x.const_data_ptr(), out.mutable_data_ptr(), arg.data);
+    return out;
+  }
+  in.as_reals();
+  fold(in.block, in.by, Fold::sum, in.x.const_data_ptr(), out.mutable_data_ptr());
+  return out;
+}
+
+Tensor segment_mean(Tensor x, Tensor rowptr, std::optional<Tensor>) {
+  const Given in(x, rowptr);
+  check_float(in.x, "x");
+  Tensor out = in.empty();
+  fold(in.block, in.by, Fold::mean, in.x.const_data_ptr(), out.mutable_data_ptr());
+  return out;
+}
+
+std::tuple<Tensor, Tensor> segment_extreme(const Tensor& x, const Tensor& rowptr, bool least) {
+  Given in(x, rowptr);
+  if (in.block.dtype == ScalarType::Bool) in.block.dtype = ScalarType::Byte;
+  Tensor out = in.empty();
+  Tensor arg = torch::stable::new_empty(in.x, shape_with(in.x, in.by.n), ScalarType::Long);
+  extreme(in.block, in.by, least, in.x.const_data_ptr(), out.mutable_data_ptr(),
+          arg.mutable_data_ptr<int64_t>());
+  return {out, arg};
+}
+
+std::tuple<Tensor, Tensor> segment_max(Tensor x, Tensor rowptr, std::optional<Tensor>) {
+  return segment_extreme(x, rowptr, false);
+}
+
+std::tuple<Tensor, Tensor> segment_min(Tensor x, Tensor rowptr, std::optional<Tensor>) {
+  return segment_extreme(x, rowptr, true);
+}
+
+Tensor segment_softmax(Tensor x, Tensor rowptr, std::optional<Tensor>) {
+  const Given in(x, rowptr);
+  check_float(in.x, "x");
+  Tensor out = torch::stable::new_empty(in.x, shape_with(in.x, in.block.rows));
+  softmax(in.block, in.by, in.x.const_data_ptr(), out.mutable_data_ptr());
+  return out;
+}
+
+Tensor segment_logsumexp(Tensor x, Tensor rowptr, std::optional<Tensor>) {
+  const Given in(x, rowptr);
+  check_float(in.x, "x");
+  Tensor out = in.empty();
+  logsumexp(in.block, in.by, in.x.const_data_ptr(), out.mutable_data_ptr());
+  return out;
+}
+
+void check_alike(const Tensor& a, const Tensor& x, int64_t rows, const char* name) {
+  check_cpu(a, name);
+  check_dtype(a, x.scalar_type(), name);
+  bool fits = a.dim() == x.dim() && a.dim() > 0 && a.size(0) == rows;
+  for (int64_t i = 1; fits && i < x.dim(); ++i) fits = a.size(i) == x.size(i);
+  if (!fits)
+    bad_input("`", name, "`: expected ", rows, " rows like `x`, got ", shape_of(a), " beside ",
+              shape_of(x));
+}
+
+Tensor segment_softmax_backward(Tensor grad, Tensor y, Tensor rowptr) {
+  const Given in(y, rowptr);
+  const Tensor g = dense(grad);
+  check_float(in.x, "y");
+  check_alike(g, in.x, in.block.rows, "grad");
+  Tensor out = torch::stable::new_empty(in.x, shape_with(in.x, in.block.rows));
+  softmax_backward(in.block, in.by, g.const_data_ptr(), in.x.const_data_ptr(),
+                   out.mutable_data_ptr());
+  return out;
+}
+
+Tensor segment_logsumexp_backward(Tensor grad, Tensor x, Tensor y, Tensor rowptr) {
+  const Given in(x, rowptr);
+  const Tensor g = dense(grad), top = dense(y);
+  check_float(in.x, "x");
+  check_alike(g, in.x, in.by.n, "grad");
+  check_alike(top, in.x, in.by.n, "y");
+  Tensor out = torch::stable::new_empty(in.x, shape_with(in.x, in.block.rows));
+  logsumexp_backward(in.block, in.by, g.const_data_ptr(), in.x.const_data_ptr(),
+                     top.const_data_ptr(), out.mutable_data_ptr());
+  return out;
+}
+
+Tensor segment_spread(Tensor x, Tensor rowptr, int64_t rows, bool mean) {
+  const Tensor from = dense(x), ptr = dense(rowptr);
+  check_cpu(from, "x");
+  check_rowptr(ptr, rows);
+  const int64_t n = ptr.size(0) - 1;
+  if (from.dim() == 0 || from.size(0) != n)
+    bad_input("`x`: expected ", n, " rows (one for each segment), got ", shape_of(from));
+  if (mean) check_float(from, "x");
+  Block block{1, rows, width_of(from), from.scalar_type()};
+  if (block.dtype == ScalarType::Bool) block.dtype = ScalarType::Byte;
+  if (block.dtype == ScalarType::ComplexFloat || block.dtype == ScalarType::ComplexDouble) {
+    block.width *= block.dtype == ScalarType::ComplexFloat ? 1 : 2;
+    block.dtype = ScalarType::Long;  // moved, not reckoned with
+  }
+  Tensor out = torch::stable::new_empty(from, shape_with(from, rows));
+  spread(block, {n, rows, ptr.const_data_ptr<int64_t>(), nullptr}, mean, from.const_data_ptr(),
+         out.mutable_data_ptr());
+  return out;
+}
+
+template <class S>
+void place_rows(const int64_t* rowptr, int64_t first, int64_t last, int64_t width, int64_t rows,
+                const S* grad, const int64_t* arg, S* out) {
+  for (int64_t i = first; i < last; ++i) {
+    std::fill(out + rowptr[i] * width, out + rowptr[i + 1] * width, S(0));
+    for (int64_t j = 0; j < width; ++j) {
+      const int64_t k = arg[i * width + j];
+      if (k >= rowptr[i] && k < rowptr[i + 1]) out[k * width + j] = grad[i * width + j];
+      else if (k != rows)
+        bad_input("`arg`: row ", k, " of segment ", i, " is outside ", rowptr[i], "..",
+                  rowptr[i + 1] - 1);
+    }
+  }
+}
+
+Tensor segment_place(Tensor x, Tensor arg, Tensor rowptr, int64_t rows) {
+  const Tensor from = dense(x), to = dense(arg), ptr = dense(rowptr);
+  check_cpu(from, "x");
+  check_cpu(to, "arg");
+  check_dtype(to, ScalarType::Long, "arg");
+  check_rowptr(ptr, rows);
+  const int64_t n = ptr.size(0) - 1;
+  if (from.dim() == 0 || from.size(0) != n)
+    bad_input("`x`: expected ", n, " rows (one for each segment), got ", shape_of(from));
+  if (shape_of(from) != shape_of(to))
+    bad_input("`arg`: expected shape ", shape_of(from), ", got ", shape_of(to));
+  check_float(from, "x");
+  const Block block{1, rows, width_of(from), from.scalar_type()};
+  const Groups by{n, rows, ptr.const_data_ptr<int64_t>(), nullptr};
+  Tensor out = torch::stable::new_empty(from, shape_with(from, rows));
+  const auto* places = to.const_data_ptr<int64_t>();
+  with_float(block.dtype, [&](auto s) {
+    typedef decltype(s) S;
+    each_range(block, by, [&](int64_t, int64_t first, int64_t last) {
+      place_rows(by.rowptr, first, last, block.width, rows,
+                 static_cast<const S*>(from.const_data_ptr()), places,
+                 static_cast<S*>(out.mutable_data_ptr()));
+    });
+  });
+  return out;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(meshsim, CPU, m) {
+  m.impl("segment_sum", TORCH_BOX(&segment_sum));
+  m.impl("segment_mean", TORCH_BOX(&segment_mean));
+  m.impl("segment_max", TORCH_BOX(&segment_max));
+  m.impl("segment_min", TORCH_BOX(&segment_min));
+  m.impl("segment_softmax", TORCH_BOX(&segment_softmax));
+  m.impl("segment_logsumexp", TORCH_BOX(&segment_logsumexp));
+  m.impl("segment_softmax_backward", TORCH_BOX(&segment_softmax_backward));
+  m.impl("segment_logsumexp_backward", TORCH_BOX(&segment_logsumexp_backward));
+  m.impl("segment_spread", TORCH_BOX(&segment_spread));
+  m.impl("segment_place", TORCH_BOX(&segment_place));
+}
+
+}  // namespace meshsim
