@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from meshsim import native
 from meshsim.check import InputError, WorkError
 from meshsim.data.schema import Field, Schema
 from meshsim.data.statistics import Normaliser
@@ -233,7 +234,9 @@ class Simulator(nn.Module):
         return out
 
     def _autocast(self) -> torch.autocast:
-        low = self.precision == "bf16"
+        # on a CPU only where the compiled blocks have matrix units for it: elsewhere it is slower
+        faster = self.device.type != "cpu" or native.isa() == "amx"
+        low = self.precision == "bf16" and faster
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
     def evaluate(self, graph: MeshGraph, state: State) -> tuple[State, State]:

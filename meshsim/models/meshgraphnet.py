@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from meshsim.check import InputError
-from meshsim.nn import MLP, MessageBlock
+from meshsim.nn import MLP, MessageBlock, pass_messages
 from meshsim.ops.adjacency import adjacency
 
 if TYPE_CHECKING:
     from meshsim.graph import MeshGraph
+
+CHUNK = 65536  # rows
 
 
 class MeshGraphNet(nn.Module):
@@ -78,9 +81,8 @@ class MeshGraphNet(nn.Module):
 
         self.encode_node = mlp(nodes_in, width)
         self.encode_edge = mlp(edges_in, width)
-        self.blocks = nn.ModuleList(
-            MessageBlock(width, hidden_layers, activation) for _ in range(depth)
-        )
+        blocks = (MessageBlock(width, hidden_layers, activation) for _ in range(depth))
+        self.blocks: Sequence[MessageBlock] = nn.ModuleList(blocks)  # type: ignore[assignment]
         self.decode = mlp(width, sum(outputs.values()), norm=False)
 
     @property
@@ -104,7 +106,7 @@ class MeshGraphNet(nn.Module):
     def encode_edges(self, graph: MeshGraph) -> Float[Tensor, "E H"]:
         """(E, H): the encoded edges, which do not change from step to step of a rollout."""
         self._check(graph.edge_attr, self.edges_in, "edge_attr")
-        return self.encode_edge(graph.edge_attr)
+        return self._end(self.encode_edge, graph.edge_attr)
 
     def forward(
         self, graph: MeshGraph, edges: Float[Tensor, "E H"] | None = None
@@ -121,13 +123,24 @@ class MeshGraphNet(nn.Module):
         """
         self._check(graph.x, self.nodes_in, "x")
         table = adjacency(graph.edge_index, graph.x.shape[0])
-        x = self.encode_node(graph.x)  # (N, H)
+        x = self._end(self.encode_node, graph.x)  # (N, H)
         e = self.encode_edges(graph) if edges is None else edges  # (E, H)
-        for block in self.blocks:
-            x, e = block(x, e, table)
-        y = self.decode(x)  # (N, sum of components)
+        x, _ = pass_messages(tuple(self.blocks), x, e, table, overwrite=edges is None)
+        y = self._end(self.decode, x)  # (N, sum of components)
         parts = y.split(list(self.outputs.values()), 1)
         return {"mesh": dict(zip(self.outputs, parts, strict=True))}
+
+    @staticmethod
+    def _end(net: MLP, rows: Tensor) -> Tensor:
+        # On a CPU the ends of the network stay exact: bfloat16 would hardly make them faster.
+        low = torch.is_autocast_enabled(rows.device.type) and not rows.is_cpu
+        with torch.autocast(rows.device.type, torch.bfloat16, enabled=low):
+            if torch.is_grad_enabled() or len(rows) <= 2 * CHUNK:
+                return net(rows)
+            out = rows.new_empty(len(rows), net.layers[-1].out_features)
+            for i in range(0, len(rows), CHUNK):  # hidden layers of one part at a time
+                out[i : i + CHUNK] = net(rows[i : i + CHUNK])
+            return out
 
     @staticmethod
     def _check(rows: Tensor, width: int, name: str) -> None:

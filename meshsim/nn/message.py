@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from meshsim import native
 from meshsim.nn.fused import can_fuse, fused_block
 from meshsim.nn.mlp import MLP, add_linear
+from meshsim.ops import edge_block, edge_block_, node_block, segment_sum
 from meshsim.ops.adjacency import Adjacency
-from meshsim.ops.segment import segment_sum
 
 
 class MessageBlock(nn.Module):
@@ -74,3 +77,79 @@ class MessageBlock(nn.Module):
         w_node, w_total = first.weight.split(self.width, 1)  # (H, H) each
         h = add_linear(F.linear(x, w_node, first.bias), total, w_total)  # (N, H)
         return self.node.after_first(h).add_(x), e
+
+    def project(self, x: Float[Tensor, "N H"]) -> tuple[Float[Tensor, "N H"], Float[Tensor, "N H"]]:
+        """What each node adds to the first edge layer, as sender and as receiver: (N, H) each."""
+        _, w_sender, w_receiver = self.edge.layers[0].weight.split(self.width, 1)
+        return F.linear(x, w_sender).to(x.dtype), F.linear(x, w_receiver).to(x.dtype)
+
+
+def pass_messages(
+    blocks: Sequence[MessageBlock],
+    x: Float[Tensor, "N H"],
+    e: Float[Tensor, "E H"],
+    edges: Adjacency,
+    overwrite: bool = False,
+) -> tuple[Float[Tensor, "N H"], Float[Tensor, "E H"]]:
+    """Blocks one after the other, on compiled operators where those are loaded and fit.
+
+    Arguments:
+        blocks: at least one, of one width.
+        x, e: (N, H), (E, H).
+        edges: the graph's tables.
+        overwrite: whether `e` may be, where no gradient is asked for.
+
+    Returns:
+        New node values (N, H) and edge values (E, H).
+    """
+    if not all(has_native(block, x, e) for block in blocks):
+        for block in blocks:
+            x, e = block(x, e, edges)
+        return x, e
+    bf16 = torch.is_autocast_enabled(x.device.type)
+    ps, pd = blocks[0].project(x)  # (N, H) each
+    for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+        how: dict[str, Any] = {"activation": block.edge.activation, "bf16": bf16}
+        if overwrite and not torch.is_grad_enabled():
+            total = edge_block_(e, ps, pd, edges, *_edge_weights(block), **how)
+        else:
+            e, total = edge_block(e, ps, pd, edges, *_edge_weights(block), **how)
+            overwrite = True  # what this call has made is nobody else's
+        x, ps, pd = node_block(x, total, *_node_weights(block, after), after is not None, **how)
+    return x, e
+
+
+def has_native(block: MessageBlock, x: Tensor, e: Tensor) -> bool:
+    """Whether compiled operators cover a block for these values."""
+    dtype = x.dtype
+    return (
+        native.has_kernel("edge_block", x.device.type.upper())
+        and block.width % 16 == 0
+        and block.edge.activation in ("relu", "silu")
+        and block.edge.norm is not None
+        and block.node.norm is not None
+        and 1 <= len(block.edge.layers) <= 4
+        and dtype in (torch.float32, torch.float64)
+        and e.dtype == dtype == block.edge.layers[0].weight.dtype
+    )
+
+
+def _edge_weights(block: MessageBlock) -> tuple[Tensor, Tensor, Tensor]:
+    first, *later = block.edge.layers
+    weights = [first.weight[:, : block.width], *(layer.weight for layer in later)]
+    return torch.stack(weights), *_rest(block.edge)
+
+
+def _node_weights(block: MessageBlock, after: MessageBlock | None) -> tuple[Tensor, Tensor, Tensor]:
+    first, *later = block.node.layers
+    weights = [*first.weight.split(block.width, 1), *(layer.weight for layer in later)]
+    if after is not None:
+        weights += after.edge.layers[0].weight.split(block.width, 1)[1:]
+    return torch.stack(weights), *_rest(block.node)
+
+
+def _rest(net: MLP) -> tuple[Tensor, Tensor]:
+    """Biases (L, H) and the LayerNorm's weight and bias (2, H)."""
+    assert net.norm is not None
+    biases = torch.stack([layer.bias for layer in net.layers])
+    return biases, torch.stack([net.norm.weight, net.norm.bias])

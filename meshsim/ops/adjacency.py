@@ -25,6 +25,7 @@ class Adjacency:
         rowptr: (N + 1,) int64, the edges that node i receives are `rowptr[i]:rowptr[i + 1]`.
         pairs, pair_rowptr: (2E,), (E + 1,): rows 2·sender and 2·receiver + 1 of each edge.
         ends, end_rowptr: (2E,), (2N + 1,): the same by node, its edges as sender, as receiver.
+        sent, colptr: (E,), (N + 1,): edges by sender, those of node i `sent[colptr[i]:…]`, rising.
     """
 
     sender: Tensor
@@ -34,6 +35,8 @@ class Adjacency:
     pair_rowptr: Tensor
     ends: Tensor
     end_rowptr: Tensor
+    sent: Tensor
+    colptr: Tensor
 
     def edge_values(self, x: Float[Tensor, "N W"]) -> Float[Tensor, "E H"]:
         """x_s[sender] + x_r[receiver] on each edge, W = 2H, x = [x_s, x_r].
@@ -87,6 +90,8 @@ def adjacency(edge_index: Int[Tensor, "2 E"], n: int) -> Adjacency:
     pairs = torch.stack([2 * sender, 2 * receiver + 1], 1).reshape(-1)  # (2E,)
     pair_rowptr = 2 * torch.arange(len(sender) + 1, device=receiver.device)
     ends, end_rowptr = transpose(pairs, pair_rowptr, 2 * n)
-    made = Adjacency(sender, receiver, rowptr, pairs, pair_rowptr, ends, end_rowptr)
+    by_sender, sent = sender.sort(stable=True)
+    colptr = torch.searchsorted(by_sender, count)  # (N + 1,)
+    made = Adjacency(sender, receiver, rowptr, pairs, pair_rowptr, ends, end_rowptr, sent, colptr)
     _known[edge_index] = (edge_index._version, n, made)
     return made

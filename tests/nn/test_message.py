@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from meshsim.nn import MessageBlock
+from meshsim import native
+from meshsim.nn import MessageBlock, pass_messages
 from meshsim.nn import message as module
 from meshsim.ops.adjacency import adjacency
+from tests.ops.blocks import needs_native
 
 ACTIVATIONS = ["relu", "silu", "gelu"]
 
@@ -162,3 +164,57 @@ def test_bfloat16_autocast_is_close_and_keeps_the_state_in_float32():
     assert all(a.dtype == torch.float32 for a in found)
     for a, b in zip(found, exact, strict=True):
         assert (a - b).norm() <= 0.05 * b.norm()
+
+
+def chain(blocks, table):
+    """The blocks one after the other, out of autograd's own operations."""
+
+    def run(x, e):
+        for block in blocks:
+            x, e = block.composed(table, x, e)
+        return x, e
+
+    return run
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("hidden_layers", [0, 1, 2, 3])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_passing_messages_is_block_after_block(activation, hidden_layers, compiled, monkeypatch):
+    if compiled:
+        needs_native("edge_block")
+    else:
+        monkeypatch.setattr(native, "has_kernel", lambda *_: False)
+    x, e, _, table = case(width=16)
+    blocks = [MessageBlock(16, hidden_layers, activation).double() for _ in range(3)]
+    every = torch.nn.ModuleList(blocks)
+    right = gradients(chain(blocks, table), every, x, e)
+    found = gradients(lambda x, e: pass_messages(blocks, x, e, table), every, x, e)
+    for a, b in zip(found, right, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_without_gradients_edges_are_overwritten_only_where_allowed(overwrite):
+    needs_native("edge_block")
+    x, e, _, table = case(width=16)
+    blocks = [MessageBlock(16, 1, "silu").double() for _ in range(3)]
+    kept = e.clone()
+    with torch.no_grad():
+        right = chain(blocks, table)(x, e)
+        found = pass_messages(blocks, x, e, table, overwrite=overwrite)
+    for a, b in zip(found, right, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    assert torch.equal(e, kept) != overwrite
+
+
+def test_under_autocast_products_alone_are_rounded():
+    needs_native("edge_block")
+    x, e, _, table = case(torch.float32, width=16)
+    blocks = [MessageBlock(16, 1, "silu") for _ in range(3)]
+    right = chain(blocks, table)(x, e)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = pass_messages(blocks, x, e, table)
+    for a, b in zip(found, right, strict=True):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() < 1e-2 * b.norm()
