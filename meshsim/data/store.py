@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -26,6 +27,7 @@ VERSION = 1
 _MARK = "meshsim_store"
 _LOCK = ".lock"
 _STAGING = ".staging"
+_attempts = count()
 
 
 class Store:
@@ -218,8 +220,11 @@ class Store:
                 self._lock = None
 
     def staging(self, name: str) -> Path:
-        """A folder for `write_sample`, to be handed to `commit`."""
-        return self.path / _STAGING / f"{os.getpid()}" / key(name)
+        """A folder for `write_sample`, to be handed to `commit`; another one at every call.
+
+        zarr writes in threads that may go on for a moment after one of them has failed.
+        """
+        return self.path / _STAGING / f"{os.getpid()}-{next(_attempts)}" / key(name)
 
     def commit(self, name: str, staged: Path) -> None:
         """Put a sample that was written to its staging folder in its place, replacing its like."""
