@@ -28,9 +28,16 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch
 
 def known_models() -> dict[str, Callable[..., nn.Module]]:
     """{name on disk: class} of the models that come with meshsim."""
+    from meshsim.models.graph_transformer import GraphTransformer
     from meshsim.models.meshgraphnet import MeshGraphNet
 
-    return {"meshgraphnet": MeshGraphNet}
+    return {"graph_transformer": GraphTransformer, "meshgraphnet": MeshGraphNet}
+
+
+def _name(model: nn.Module) -> str:
+    """The name on disk of a model; of one that does not come with meshsim, its class's."""
+    names = {cls: name for name, cls in known_models().items()}
+    return names.get(type(model), type(model).__name__.lower())
 
 
 def versions() -> dict[str, str]:
@@ -70,7 +77,7 @@ def save(simulator: Simulator, folder: Path) -> None:
     document = {
         "format": FORMAT,
         "architecture": {
-            "name": type(model).__name__.lower(),
+            "name": _name(model),
             "arguments": arguments() if callable(arguments) else dict(arguments),
             "dtype": str(simulator.dtype).removeprefix("torch."),
         },

@@ -4,6 +4,7 @@ A compiled kernel is picked up by the dispatcher when one is loaded: see `meshsi
 """
 
 from meshsim import native
+from meshsim.ops.attention import csr_attention
 from meshsim.ops.edges import edge_block, edge_block_
 from meshsim.ops.locate import interpolate, locate
 from meshsim.ops.neighbors import knn, radius
@@ -48,10 +49,12 @@ from meshsim.ops.segment import (
     segment_sum,
 )
 from meshsim.ops.tables import cells_to_edges, cells_to_faces
+from meshsim.ops.widen import widen
 
 __all__ = [
     "cells_to_edges",
     "cells_to_faces",
+    "csr_attention",
     "edge_block",
     "edge_block_",
     "farthest_points",
@@ -93,6 +96,7 @@ __all__ = [
     "segment_sum",
     "segment_sum_coo",
     "segment_sum_csr",
+    "widen",
 ]
 
 native.load()
