@@ -20,6 +20,7 @@ _HOMES = {
     "write": "io",
     "node_graph": "graph",
     "cell_graph": "graph",
+    "GraphTransformer": "models.graph_transformer",
     "MeshGraphNet": "models.meshgraphnet",
     "Field": "data",
     "Schema": "data",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from meshsim.graph import cell_graph, node_graph
     from meshsim.io import read, write
     from meshsim.mesh import Boundary, Cells, Mesh
+    from meshsim.models.graph_transformer import GraphTransformer
     from meshsim.models.meshgraphnet import MeshGraphNet
     from meshsim.sample import Sample
     from meshsim.series import Series
@@ -47,6 +49,7 @@ __all__ = [
     "Boundary",
     "Cells",
     "Field",
+    "GraphTransformer",
     "Mesh",
     "MeshGraphNet",
     "Sample",

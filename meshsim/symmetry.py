@@ -68,6 +68,9 @@ def mirror(
         new = -x[:, column] - shift
         x[:, column] = new if rows is None else torch.where(rows[:, 0], new, x[:, column])
 
+    image.pos = graph.pos.clone()  # rotary positions look at it
+    side = -graph.pos[:, k]
+    image.pos[:, k] = side if nodes is None else torch.where(nodes[:, 0], side, graph.pos[:, k])
     image.edge_attr = graph.edge_attr.clone()
     flip(image.edge_attr, k, "edge_attr", k, edges)
     image.static = graph.static.clone()

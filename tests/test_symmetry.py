@@ -87,6 +87,7 @@ def test_the_mirrored_graph_is_the_graph_of_the_mirrored_mesh(axis):
     sim = simulator()
     image, state = mirror(sim, *ready(sim), axis)
     graph, expected = ready(sim, signs_of(axis))
+    assert torch.allclose(image.pos, graph.pos, atol=1e-6)
     assert torch.allclose(image.edge_attr, graph.edge_attr, atol=1e-6)
     assert torch.allclose(image.static, graph.static, atol=1e-6)
     for name, x in expected.items():

@@ -31,7 +31,7 @@ from tests.benchmarks.meshes import peak_bytes, tetra_graph, triangle_graph
 SIZES: dict[str, Callable[[], tuple[Tensor, int]]] = {
     "200": lambda: triangle_graph(200),
     "2k": lambda: triangle_graph(2_000),
-    "30k": lambda: tetra_graph(55_000),
+    "30k": lambda: tetra_graph(30_000),
     "300k": lambda: tetra_graph(550_000),
 }
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]

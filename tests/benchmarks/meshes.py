@@ -53,7 +53,7 @@ def triangle_graph(nodes: int) -> tuple[Tensor, int]:
 
 def tetra_graph(nodes: int) -> tuple[Tensor, int]:
     """(2, E) edges of a tetrahedron mesh with about so many nodes, and how many it has."""
-    return _graph(_mesh(3, 1.17 / nodes ** (1 / 3)))
+    return _graph(_mesh(3, 0.965 / nodes ** (1 / 3)))
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
