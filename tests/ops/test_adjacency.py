@@ -31,6 +31,7 @@ def test_edge_and_node_values(dtype):
 
 def test_is_kept_with_the_edge_list_and_not_longer():
     edges = EDGES.clone()
+    gc.collect()  # what other tests have left in cycles
     before = len(module._known)
     table = adjacency(edges, 5)
     assert adjacency(edges, 5) is table
