@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -25,6 +27,18 @@ if TYPE_CHECKING:
 
 GROUP = "zarr.json"
 MARK = "meshsim_sample"
+
+
+def settle(seconds: float = 5.0) -> None:
+    """Wait for what zarr's threads still write after one of them has failed, or after Ctrl-C."""
+    from zarr.core.sync import sync
+
+    async def others() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    with contextlib.suppress(Exception):  # cleaning up is a courtesy
+        sync(others(), timeout=seconds)
 
 
 def write_group(folder: Path, attributes: dict[str, Any]) -> None:

@@ -212,6 +212,10 @@ class Store:
         self._depth += 1
         try:
             yield
+        except BaseException:
+            if self._depth == 1:
+                disk.settle()
+            raise
         finally:
             self._depth -= 1
             if self._depth == 0 and self._lock is not None:

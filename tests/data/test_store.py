@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -320,6 +321,29 @@ def test_a_full_disk_is_a_work_error_and_nothing_counts(tmp_path, flow, monkeypa
         assert store.names == ["a"] and leftovers(store) == []
     store.append(flow(name="b"))
     store.verify()
+
+
+def test_a_failure_waits_for_what_other_threads_still_write(tmp_path, flow, monkeypatch):
+    import zarr.storage._local as local
+
+    store = Store.create(tmp_path / "s")
+    original, ended = local._put, []
+
+    def slow(path, value, *rest, **named):
+        if "zarr.json" in str(path):
+            return original(path, value, *rest, **named)
+        ended.append(False)
+        place, late = len(ended) - 1, len(ended) % 2 == 0
+        time.sleep(0.3 * late)
+        ended[place] = True
+        if not late:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(path, value, *rest, **named)
+
+    monkeypatch.setattr(local, "_put", slow)
+    with pytest.raises(WorkError):
+        store.append(flow(name="b"))
+    assert all(ended) and leftovers(store) == []
 
 
 def test_no_two_attempts_share_a_folder(tmp_path):
