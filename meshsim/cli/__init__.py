@@ -113,8 +113,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _fail(f"{type(error).__name__}: {error} (a defect; --debug shows where)", 1)
-
-
-def run() -> None:
-    """The console script."""
-    sys.exit(main())

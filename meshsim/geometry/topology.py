@@ -19,6 +19,7 @@ from meshsim.geometry.measure import (
     rings,
     signed_measures,
 )
+from meshsim.rows import equal_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +237,7 @@ def _without_repeats(half: _Halves, at_least: int) -> list[_Halves]:
 
 
 def _join(half: _Halves, n_points: int) -> tuple[Tensor, Tensor]:
-    return _equal_rows(_sorted(half.corners), n_points)
+    return equal_rows(_sorted(half.corners), n_points)
 
 
 def _sorted(rows: Tensor) -> Tensor:
@@ -245,40 +246,6 @@ def _sorted(rows: Tensor) -> Tensor:
         return rows.sort(1).values
     low, high = torch.aminmax(rows, dim=1)
     return torch.stack([low, rows.sum(1) - low - high, high], 1)
-
-
-def _equal_rows(rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Sort rows of numbers 0..n-1 so that equal ones are together.
-
-    Returns:
-        order (m,): row numbers; rising among equal rows. first (m,) bool: in that order, where a
-        new row begins.
-    """
-    k = rows.shape[1]
-    bits = max(n - 1, 1).bit_length()
-    exact = k * bits <= 63
-    key = rows[:, 0].clone()
-    for column in rows.unbind(1)[1:]:
-        # Odd multiplier modulo 2^64 (Knuth): equal keys of different rows are next to impossible,
-        # and noticed below.
-        key = (
-            (key << bits) | column
-            if exact
-            else (key * -7046029254386353131) ^ (column + (key >> 29))
-        )
-    key, order = key.sort(stable=True)
-    first = torch.ones_like(key, dtype=torch.bool)
-    first[1:] = key[1:] != key[:-1]
-    if not exact:
-        again = rows[order]
-        differ = (again[1:] != again[:-1]).any(1)
-        if bool((differ & ~first[1:]).any()):
-            order = torch.arange(len(rows), device=rows.device)
-            for column in reversed(rows.unbind(1)):
-                order = order[column[order].sort(stable=True).indices]
-            again = rows[order]
-            first[1:] = (again[1:] != again[:-1]).any(1)
-    return order, first
 
 
 def _clashes(corners: Tensor, turn: Tensor, order: Tensor, first: Tensor) -> int:
@@ -314,7 +281,7 @@ def _axes(points: Tensor, blocks: Sequence[Cells]) -> Tensor | None:
 def _collect(
     half: _Halves, turn: Tensor, order: Tensor, first: Tensor, x: Tensor, axes: Tensor | None
 ) -> _Found:
-    """One row a face of the rows that `_equal_rows` has put together."""
+    """One row a face of the rows that `equal_rows` has put together."""
     start = first.nonzero().squeeze(1)  # (f,)
     sizes = torch.diff(start, append=start.new_tensor([len(first)]))
     cells = half.cell[order]
@@ -420,7 +387,7 @@ def match_faces(faces: Faces, blocks: Sequence[Cells], n_points: int) -> Int[Ten
         ids, rows = torch.cat([i for i, _ in parts]), torch.cat([r for _, r in parts])
         some = (near & (sizes == k)).nonzero().squeeze(1)
         own = faces.nodes[faces.offsets[some, None] + torch.arange(k, device=some.device)]
-        order, start = _equal_rows(_sorted(torch.cat([own, rows])), n_points)
+        order, start = equal_rows(_sorted(torch.cat([own, rows])), n_points)
         lead = order[start][start.long().cumsum(0) - 1]  # the first of the rows equal to this one
         found = (order >= len(some)) & (lead < len(some))
         out[ids[order[found] - len(some)]] = some[lead[found]]

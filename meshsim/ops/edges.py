@@ -79,7 +79,7 @@ def _reference_backward(grad_e: Tensor, grad_agg: Tensor, *arguments: Any) -> tu
 @torch.library.impl("meshsim::edge_block_", "CompositeExplicitAutograd")
 def _reference_in_place(e: Tensor, *rest: Any) -> Tensor:
     ps, pd, src, dst, rowptr, *more = rest
-    with torch.no_grad():
+    with torch.no_grad():  # the tables by sender are for gradients alone
         new, total = composed(e, ps, pd, src, dst, rowptr, rowptr, src, *more)
         e.copy_(new)
     return total

@@ -325,7 +325,7 @@ def segment_sum(
     Arguments:
         x: (E, …) rows, sorted by segment.
         rowptr: (N + 1,) int64, rising from 0 to E.
-        index: (E,) int64, the segment of each row, if at hand: saves making it for gradients.
+        index: (E,) int64, the segment of each row, if at hand: saves the torch reference making it.
 
     Returns:
         (N, …), 0 for an empty segment.

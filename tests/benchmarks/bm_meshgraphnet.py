@@ -97,13 +97,13 @@ def main() -> None:
     parser.add_argument("--activation", default="relu", choices=list(ACTIVATIONS))
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--variant", default="reference", choices=["reference", "native"])
+    parser.add_argument("--variant", default="native", choices=["native", "reference"])
     parser.add_argument("--bf16-products", action="store_true", help="oneDNN bf16 matmul")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.bf16_products:
         torch.backends.mkldnn.matmul.fp32_precision = "bf16"
-    for op in ("gather_sum", "segment_sum"):
+    for op in ("edge_block", "node_block"):
         if native.active()[op]["cpu"] != options.variant:
             raise SystemExit(f"{op} runs as {native.active()[op]['cpu']}, not {options.variant}")
 

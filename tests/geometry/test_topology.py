@@ -5,6 +5,7 @@ import torch
 
 from meshsim.geometry import topology
 from meshsim.geometry.cells import TYPES, Cells, cell_edges, cell_faces
+from meshsim.rows import equal_rows
 from tests.helpers import CUBE, DTYPES, MESHES, SOLID, box, polygons
 
 STANDARD = [name for name, (dim, k, _, _) in TYPES.items() if k and dim]
@@ -270,7 +271,7 @@ def test_equal_rows_stand_together_also_when_hashed(n):
     generator = torch.Generator().manual_seed(3)
     few = torch.randint(n, (40, 4), generator=generator)
     table = few[torch.randint(40, (300,), generator=generator)].sort(1).values
-    order, first = topology._equal_rows(table, n)
+    order, first = equal_rows(table, n)
     group = first.long().cumsum(0)
     known = {}
     for place, row in zip(group.tolist(), order.tolist(), strict=True):
@@ -283,7 +284,7 @@ def test_equal_rows_stand_together_also_when_hashed(n):
 def test_rows_whose_hashes_collide_stay_apart():
     multiplier = -7046029254386353131
     a, b = [0, multiplier ^ 7], [1, 7]  # (0 · m) ^ (m ^ 7) = (1 · m) ^ 7
-    order, first = topology._equal_rows(torch.tensor([a, b, a, b, a]), 2**40)
+    order, first = equal_rows(torch.tensor([a, b, a, b, a]), 2**40)
     assert first.sum() == 2
     assert sorted(order.split([3, 2])[0].tolist()) in ([0, 2, 4], [1, 3, 0])
     assert order.tolist() in ([0, 2, 4, 1, 3], [1, 3, 0, 2, 4])

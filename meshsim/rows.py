@@ -1,0 +1,44 @@
+"""Rows of numbers: which of them are equal."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+def equal_rows(rows: Int[Tensor, "n k"], n: int) -> tuple[Int[Tensor, " n"], Tensor]:
+    """Sort rows of numbers 0..n-1 so that equal ones are together.
+
+    Returns:
+        order (m,): row numbers; rising among equal rows. first (m,) bool: in that order, where a
+        new row begins.
+
+    >>> equal_rows(torch.tensor([[1, 2], [0, 1], [1, 2]]), 3)
+    (tensor([1, 0, 2]), tensor([ True,  True, False]))
+    """
+    k = rows.shape[1]
+    bits = max(n - 1, 1).bit_length()
+    exact = k * bits <= 63
+    key = rows[:, 0].clone()
+    for column in rows.unbind(1)[1:]:
+        # Odd multiplier modulo 2^64 (Knuth): equal keys of different rows are next to impossible,
+        # and noticed below.
+        key = (
+            (key << bits) | column
+            if exact
+            else (key * -7046029254386353131) ^ (column + (key >> 29))
+        )
+    key, order = key.sort(stable=True)
+    first = torch.ones_like(key, dtype=torch.bool)
+    first[1:] = key[1:] != key[:-1]
+    if not exact:
+        again = rows[order]
+        differ = (again[1:] != again[:-1]).any(1)
+        if bool((differ & ~first[1:]).any()):
+            order = torch.arange(len(rows), device=rows.device)
+            for column in reversed(rows.unbind(1)):
+                order = order[column[order].sort(stable=True).indices]
+            again = rows[order]
+            first[1:] = (again[1:] != again[:-1]).any(1)
+    return order, first
