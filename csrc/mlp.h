@@ -17,11 +17,11 @@ struct Mlp {
   const T* beta;   // (H,)
   const T* weights[2];            // packed for the forward and the backward products
   const uint16_t* weights16[2];   // in bfloat16 for AMX, null if not used
-  uint16_t* room;                 // for AMX: three tiles
+  uint16_t* room;                 // for AMX, see `room16`
   int64_t ld() const { return width + 16; }
 };
 
-// How many numbers of 16 bits a packed weight has.
+// Numbers of 16 bits that bfloat16 products of a tile need, and that a packed weight has.
 static inline int64_t weight16(int64_t width) { return (width + 31) / 32 * 32 * width; }
 
 // Packs `count` weights (count, out, in) for the forward and, if asked for, the backward products.

@@ -78,6 +78,11 @@ static inline double total(Vec<double> v) {
   return sum[0];
 }
 
+template <class T>
+static inline Vec<T> larger(Vec<T> a, Vec<T> b) {
+  return a > b ? a : b;
+}
+
 // exp(x): x = n ln 2 + r, a polynomial in r and n put into the exponent. Within 2 units in the
 // last place; x is held to where the result is a normal number.
 static inline Vec<float> exp_of(Vec<float> x) {
