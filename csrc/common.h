@@ -14,7 +14,7 @@
 #include <tuple>
 #include <vector>
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(__CUDACC__)
 #include <immintrin.h>
 #endif
 
@@ -52,6 +52,15 @@ inline void check_cpu(const Tensor& x, const char* name) {
   if (!x.is_cpu()) bad_input("`", name, "`: expected a tensor on the CPU");
 }
 
+// On the device that this file is compiled for.
+inline void check_device(const Tensor& x, const char* name) {
+#if defined(__CUDACC__)
+  if (!x.is_cuda()) bad_input("`", name, "`: expected a tensor on a CUDA device");
+#else
+  check_cpu(x, name);
+#endif
+}
+
 inline void check_dtype(const Tensor& x, ScalarType dtype, const char* name) {
   if (x.scalar_type() != dtype)
     bad_input("`", name, "`: expected ", torch::headeronly::toString(dtype), ", got ",
@@ -70,23 +79,26 @@ inline void check_shape(const Tensor& x, int64_t rows, int64_t columns, const ch
 
 // Rising from 0 to n; the same test as `meshsim.ops.segment.check_rowptr`.
 inline void check_rowptr(const Tensor& rowptr, int64_t n, const char* name = "rowptr") {
-  check_cpu(rowptr, name);
+  check_device(rowptr, name);
   check_dtype(rowptr, ScalarType::Long, name);
   check_shape(rowptr, -1, 0, name);
   const int64_t size = rowptr.size(0);
   if (size == 0) bad_input("`", name, "`: expected shape (N + 1,), got (0,)");
+#if !defined(__CUDACC__)  // reading it would wait for the device
   const auto* p = rowptr.const_data_ptr<int64_t>();
   bool rises = true;
   for (int64_t i = 1; i < size; ++i) rises &= p[i - 1] <= p[i];
   if (p[0] != 0 || p[size - 1] != n || !rises)
     bad_input("`", name, "`: expected to rise from 0 to ", n, " (the rows), got ", p[0], " to ",
               p[size - 1], rises ? "" : ", not rising");
+#endif
 }
 
 // Every entry of `index` in 0..n-1.
 inline void check_index(const Tensor& index, int64_t n, const char* name) {
-  check_cpu(index, name);
+  check_device(index, name);
   check_dtype(index, ScalarType::Long, name);
+#if !defined(__CUDACC__)
   const auto* p = index.const_data_ptr<int64_t>();
   const int64_t size = index.numel();
   bool inside = true;
@@ -95,6 +107,7 @@ inline void check_index(const Tensor& index, int64_t n, const char* name) {
   for (int64_t i = 0; i < size; ++i)
     if (p[i] < 0 || p[i] >= n)
       bad_input("`", name, "`: index ", p[i], " at row ", i, " is outside 0..", n - 1);
+#endif
 }
 
 inline Tensor dense(const Tensor& x) {

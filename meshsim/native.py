@@ -1,9 +1,10 @@
 """Finds, builds on first use and loads the compiled operators; says which run and why not.
 
 The library is looked for beside the package (a wheel built where torch was at hand), then in the
-user's cache, and else compiled into that cache from the sources that the package carries. Without
-a compiler everything runs on the torch reference. MESHSIM_NATIVE=0 switches compiled operators
-off, MESHSIM_ISA=portable|avx2|avx512 narrows the instruction set, MESHSIM_CACHE moves the cache.
+user's cache, and else compiled into that cache from the sources that the package carries; that
+for CUDA likewise, by nvcc, where torch sees a GPU. Without a compiler everything runs on the torch
+reference. MESHSIM_NATIVE=0 switches compiled operators off, MESHSIM_ISA=portable|avx2|avx512
+narrows the instruction set, MESHSIM_CACHE moves the cache.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,12 +25,17 @@ from pathlib import Path
 import torch
 
 LIBRARY = "libmeshsim_cpu.so"
+CUDA_LIBRARY = "libmeshsim_cuda.so"
 FLAGS = (
     *("-O3", "-std=gnu++20", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-w"),
     *("-fno-math-errno", "-fno-trapping-math"),
     "-DTORCH_TARGET_VERSION=0x020b000000000000",  # the stable ABI of 2.11: no later one is needed
 )
-_state = {"isa": "", "why": "not loaded yet: `meshsim.ops` loads it"}
+CUDA_FLAGS = (
+    *("-O3", "-std=c++20", "-w", "-Xcompiler=-fPIC,-fvisibility=hidden,-w", "-DUSE_CUDA"),
+    *("--expt-relaxed-constexpr", "-DTORCH_TARGET_VERSION=0x020b000000000000"),
+)
+_state = {"isa": "", "why": "not loaded yet: `meshsim.ops` loads it", "cuda": ""}
 
 
 def allowed() -> bool:
@@ -73,6 +79,8 @@ def active() -> dict[str, dict[str, str]]:
             why = "switched off by MESHSIM_NATIVE=0"
         else:
             why = _state["why"] or "no compiled kernel of this operator; the torch reference runs"
+        if _state["cuda"] and allowed():
+            why += f"; on CUDA: {_state['cuda']}"
         out[op] = {
             "cpu": "native" if cpu else "reference",
             "cuda": "native" if cuda else "reference",
@@ -97,7 +105,16 @@ def load() -> None:
         library.meshsim_isa.restype = ctypes.c_char_p
         _state.update(isa=library.meshsim_isa().decode(), why="")
     except (OSError, RuntimeError, AttributeError) as error:  # no compiler, no room
-        _state["why"] = " ".join(str(error).split())[:300]
+        _state["why"] = _told(error)
+    if torch.version.cuda and torch.cuda.is_available():
+        try:
+            torch.ops.load_library(find_cuda())
+        except (OSError, RuntimeError) as error:
+            _state["cuda"] = _told(error)
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def find() -> Path:
@@ -107,21 +124,44 @@ def find() -> Path:
         RuntimeError: it cannot be built; says why.
         OSError: the cache cannot be written.
     """
-    package = Path(__file__).parent
-    shipped = package / "lib" / LIBRARY
+    shipped = Path(__file__).parent / "lib" / LIBRARY
     if shipped.exists():
         return shipped
+    return _made(LIBRARY, build, (*FLAGS, platform.machine()), (".cpp", ".h"))
+
+
+def find_cuda() -> Path:
+    """The library for this machine's GPUs: the cache's, or compiled now into the cache.
+
+    Raises:
+        RuntimeError: it cannot be built; says why.
+        OSError: the cache cannot be written.
+    """
+    count = torch.cuda.device_count()
+    pairs = {torch.cuda.get_device_capability(i) for i in range(count)}
+    names = sorted(f"{major}{minor}" for major, minor in pairs)
+
+    def make(sources: Path, path: Path) -> None:
+        build_cuda(sources, path, names)
+
+    return _made(CUDA_LIBRARY, make, (*CUDA_FLAGS, *names), (".cu", ".h"))
+
+
+def _made(
+    name: str, make: Callable[[Path, Path], None], flags: tuple[str, ...], kinds: tuple[str, ...]
+) -> Path:
+    package = Path(__file__).parent
     sources = next((p for p in (package / "csrc", package.parent / "csrc") if p.is_dir()), None)
     if sources is None:
         raise RuntimeError("neither the library nor its sources came with the package")
-    path = _cache() / _fingerprint(sources) / LIBRARY
+    path = _cache() / _fingerprint(sources, flags, kinds) / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path.parent / "lock"):
             if not path.exists():  # another process may have built it while this one waited
                 told = "meshsim: compiling its operators, once (about a minute) ..."
                 print(told, file=sys.stderr, flush=True)  # noqa: T201
-                build(sources, path)
+                make(sources, path)
     return path
 
 
@@ -132,20 +172,53 @@ def build(sources: Path, path: Path) -> None:
         RuntimeError: no compiler, or its first error.
     """
     compiler = _compiler()
-    include = Path(torch.__file__).parent / "include"
     files = sorted(sources.rglob("*.cpp"))
+    compile_all(files, (compiler, *FLAGS, f"-I{sources}"), (compiler, *_linked("cpu")), path)
+
+
+def build_cuda(sources: Path, path: Path, capabilities: Sequence[str]) -> None:
+    """Compile the CUDA sources for capabilities such as "90" into the library `path`.
+
+    Raises:
+        RuntimeError: no nvcc, or its first error.
+    """
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        raise RuntimeError("no nvcc found; the torch reference runs")
+    codes = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in capabilities]
+    files = sorted(sources.rglob("*.cu"))
+    linker = (nvcc, *_linked("cpu", "cuda"))
+    compile_all(files, (nvcc, *CUDA_FLAGS, *codes, f"-I{sources}"), linker, path)
+
+
+def _linked(*parts: str) -> list[str]:
+    lib = Path(torch.__file__).parent / "lib"
+    names = [name for part in parts for name in (f"torch_{part}", f"c10_{part}")] + ["c10"]
+    # a torch for CPUs has none for CUDA: enough to see that everything compiles
+    found = [f"-l{name}" for name in names if (lib / f"lib{name}.so").exists()]
+    return ["-shared", f"-L{lib}", *found]
+
+
+def compile_all(
+    files: Sequence[Path], compiler: Sequence[str], linker: Sequence[str], path: Path
+) -> None:
+    """Compile `files`, some at a time, and link them into `path`; it appears whole or not at all.
+
+    Raises:
+        RuntimeError: the first error of the compiler.
+    """
+    include = Path(torch.__file__).parent / "include"
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
 
         def compile_one(file: Path) -> str:
             target = str(Path(folder) / f"{file.stem}.o")
-            _run([compiler, *FLAGS, f"-I{include}", f"-I{sources}", "-c", str(file), "-o", target])
+            _run([*compiler, f"-I{include}", "-c", str(file), "-o", target])
             return target
 
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             objects = list(pool.map(compile_one, files))
-        made = Path(folder) / LIBRARY
-        lib = Path(torch.__file__).parent / "lib"
-        _run([compiler, "-shared", *objects, f"-L{lib}", "-ltorch_cpu", "-lc10", "-o", str(made)])
+        made = Path(folder) / path.name
+        _run([linker[0], *objects, *linker[1:], "-o", str(made)])
         made.replace(path)
 
 
@@ -171,9 +244,9 @@ def _run(command: list[str]) -> None:
         raise RuntimeError(f"compiling the operators failed: {first}")
 
 
-def _fingerprint(sources: Path) -> str:
-    known = hashlib.sha256(" ".join((*FLAGS, platform.machine())).encode())
-    for file in sorted(p for p in sources.rglob("*") if p.suffix in (".cpp", ".h")):
+def _fingerprint(sources: Path, flags: tuple[str, ...], kinds: tuple[str, ...]) -> str:
+    known = hashlib.sha256(" ".join(flags).encode())
+    for file in sorted(p for p in sources.rglob("*") if p.suffix in kinds):
         known.update(f"\0{file.relative_to(sources)}\0".encode() + file.read_bytes())
     return known.hexdigest()[:16]
 

@@ -103,8 +103,7 @@ Path(native.find()).write_bytes(b"not a library")
 """
         + SAY
     )
-    sources = Path(__file__).parents[1] / "csrc"
-    target = tmp_path / native._fingerprint(sources)
+    target = tmp_path / native.find().parent.name
     target.mkdir()
     (target / native.LIBRARY).write_bytes(b"")
     text = in_another_process(code, MESHSIM_CACHE=str(tmp_path))

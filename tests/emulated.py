@@ -1,0 +1,39 @@
+"""The CUDA kernels on the CPU, in place of its own: their sources compiled as plain C++.
+
+`MESHSIM_EMULATED=1 pytest tests/ops` runs every operator's tests on them; see csrc/device/.
+"""
+
+import os
+from pathlib import Path
+
+from meshsim import native
+
+LIBRARY = "libmeshsim_emulated.so"
+FLAGS = (
+    *("-x", "c++", "-O1", "-std=gnu++20", "-fPIC", "-fvisibility=hidden", "-w"),
+    *("-U_FORTIFY_SOURCE", "-ffp-contract=off", "-DMESHSIM_EMULATED"),
+    "-DTORCH_TARGET_VERSION=0x020b000000000000",
+)
+
+
+def build(sources: Path, path: Path) -> None:
+    """Compile the CUDA sources for the CPU.
+
+    Raises:
+        RuntimeError: no compiler, or its first error.
+    """
+    compiler = native._compiler()
+    files = sorted(sources.rglob("*.cu"))
+    linker = (compiler, *native._linked("cpu"))
+    native.compile_all(files, (compiler, *FLAGS, f"-I{sources}"), linker, path)
+
+
+def load() -> None:
+    """Register the emulated kernels for the CPU, compiling them first if need be."""
+    os.environ["MESHSIM_NATIVE"] = "0"  # also for the processes that tests start
+    path = native._made(LIBRARY, build, FLAGS, (".cu", ".h"))
+    import torch
+
+    import meshsim.ops  # noqa: F401  the schemas
+
+    torch.ops.load_library(path)
