@@ -12,7 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from meshsim.check import InputError
 from meshsim.nn import MLP
-from meshsim.nn.attention import Rotation, TransformerBlock, rotation
+from meshsim.nn.attention import Rotation, TransformerBlock, attend, rotation
 from meshsim.nn.norm import RMSNorm
 from meshsim.ops import segment_mean
 from meshsim.ops.spectrum import laplacian_vectors
@@ -53,6 +53,7 @@ class GraphTransformer(nn.Module):
         base: longest over shortest wavelength of the rotations.
         eigenvectors: how many Laplacian eigenvectors are inputs of the nodes.
         edge_bias: a linear map of a mesh edge's columns is added to its logits.
+        gate: the attention's output is multiplied by a sigmoid of its input.
 
     Raises:
         InputError: no outputs, sizes below 1, heads that do not divide the width.
@@ -87,6 +88,7 @@ class GraphTransformer(nn.Module):
         base: float = 100.0,
         eigenvectors: int = 0,
         edge_bias: bool = False,
+        gate: bool = False,
     ):
         super().__init__()
         sizes = {"nodes_in": nodes_in, "edges_in": edges_in, "width": width, "depth": depth}
@@ -117,13 +119,14 @@ class GraphTransformer(nn.Module):
             "self_edges": self_edges,
         }
         self.rotary, self.length, self.base = rotary, length, base
-        self.eigenvectors, self.edge_bias = eigenvectors, edge_bias
+        self.eigenvectors, self.edge_bias, self.gate = eigenvectors, edge_bias, gate
         ends: dict[str, Any] = {"width": width, "hidden_layers": hidden_layers, "norm": False}
         self.encode = MLP(nodes_in + eigenvectors, width, **ends)
         self.encode_norm = RMSNorm(width)
         self.hub = nn.Parameter(torch.randn(global_nodes, width)) if global_nodes else None
         self.bias = nn.Linear(edges_in, depth * heads) if edge_bias else None
-        self.blocks = nn.ModuleList(TransformerBlock(width, heads, expansion) for _ in range(depth))
+        made = [TransformerBlock(width, heads, expansion, gate) for _ in range(depth)]
+        self.blocks: Sequence[TransformerBlock] = nn.ModuleList(made)  # type: ignore[assignment]
         self.decode = MLP(width, sum(outputs.values()), **ends)
 
     @property
@@ -151,6 +154,7 @@ class GraphTransformer(nn.Module):
             "base": self.base,
             "eigenvectors": self.eigenvectors,
             "edge_bias": self.edge_bias,
+            "gate": self.gate,
         }
 
     def forward(self, graph: MeshGraph) -> dict[str, dict[str, Float[Tensor, "N c"]]]:
@@ -174,8 +178,7 @@ class GraphTransformer(nn.Module):
         if self.hub is not None:
             x = torch.cat([x, self.hub.to(x.dtype).repeat(len(ptr) - 1, 1)])  # (N + B G, H)
         by = self._rotation(graph, ptr, x.dtype) if self.rotary else None
-        for block, bias in zip(self.blocks, self._biases(graph, mask), strict=True):
-            x = block(x, mask, by, bias)
+        x = attend(tuple(self.blocks), x, mask, by, self._biases(graph, mask))
         y = self._end(self.decode, x[:n])  # (N, sum of components)
         parts = y.split(list(self.outputs.values()), 1)
         return {"mesh": dict(zip(self.outputs, parts, strict=True))}

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from meshsim.ops.tokens import rms_norm
+
 
 class RMSNorm(nn.Module):
     """y = g x / √(mean x² + eps), Zhang and Sennrich (NeurIPS 2019), eq. 4.
@@ -27,6 +29,4 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "... H"]) -> Float[Tensor, "... H"]:
         """Rows (…, H) to rows (…, H)."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        share = wide.square().mean(-1, keepdim=True).add(self.eps).rsqrt()  # (…, 1)
-        return (wide * share * self.weight.to(wide.dtype)).to(x.dtype)
+        return rms_norm(x, self.weight, self.eps)

@@ -49,6 +49,7 @@ from meshsim.ops.segment import (
     segment_sum,
 )
 from meshsim.ops.tables import cells_to_edges, cells_to_faces
+from meshsim.ops.tokens import token_block
 from meshsim.ops.widen import widen
 
 __all__ = [
@@ -96,6 +97,7 @@ __all__ = [
     "segment_sum",
     "segment_sum_coo",
     "segment_sum_csr",
+    "token_block",
     "widen",
 ]
 

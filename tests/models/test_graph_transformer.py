@@ -30,6 +30,7 @@ OPTIONS = {
     "eigenvectors": {"eigenvectors": 3},
     "bias": {"edge_bias": True, "rotary": False},
     "unit": {"length": 0.7},
+    "gate": {"gate": True},
     "everything": {"window": 2, "rings": [4], "random_edges": 0.1, "global_nodes": 1}
     | {"eigenvectors": 2, "edge_bias": True},
 }

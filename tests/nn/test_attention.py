@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from meshsim import native
 from meshsim.check import InputError
 from meshsim.nn import GatedMLP, MaskedAttention, RMSNorm, TransformerBlock, rotate, rotation
+from meshsim.nn.attention import attend
 from meshsim.ops.widen import widen
-from tests.ops.blocks import random
+from tests.ops.blocks import needs_native, random
 
 FULL = torch.cartesian_prod(torch.arange(6), torch.arange(6)).flip(1).T  # everybody to everybody
 
@@ -28,7 +30,7 @@ def test_logits_depend_on_differences_of_positions(dim, depth):
 
     def logits(x):
         by = rotation(x, depth)
-        a, b = (rotate(t, by, 2).unflatten(1, (2, depth)) for t in (q, k))
+        a, b = (rotate(t, *by, 2).unflatten(1, (2, depth)) for t in (q, k))
         return torch.einsum("ihd,jhd->ijh", a, b)
 
     torch.testing.assert_close(logits(places + shift), logits(places), rtol=1e-12, atol=1e-12)
@@ -46,7 +48,7 @@ def test_rotation_is_the_formula():
     torch.testing.assert_close(cos, angles.cos())
     torch.testing.assert_close(sin, angles.sin())
     x = random(1, 10)
-    turned = rotate(x, (cos, sin), 1)
+    turned = rotate(x, cos, sin, 1)
     assert torch.equal(turned[:, 8:], x[:, 8:])  # what is left over stays
     pair = torch.complex(x[:, :4], x[:, 4:8]) * torch.polar(torch.ones_like(angles), angles)
     torch.testing.assert_close(turned[:, :8], torch.cat([pair.real, pair.imag], 1))
@@ -92,6 +94,64 @@ def test_block_is_its_formula():
     gate, up = block.mlp.inner(h).split(32, 1)
     right = y + block.mlp.out(F.gelu(gate) * up)
     torch.testing.assert_close(block(x, full()), right, rtol=1e-12, atol=1e-12)
+
+
+def test_gate_multiplies_what_the_heads_give():
+    torch.manual_seed(0)
+    layer, x = MaskedAttention(8, 2, gate=True).double(), random(6, 8)
+    plain = MaskedAttention(8, 2).double()
+    plain.load_state_dict({k: v for k, v in layer.state_dict().items() if "gate" not in k})
+    plain.out = torch.nn.Identity()
+    right = layer.out(torch.sigmoid(layer.gate(x)) * plain(x, full()))
+    torch.testing.assert_close(layer(x, full()), right, rtol=1e-12, atol=1e-12)
+
+
+def stack(heads=2, expansion=2, gate=False, dtype=torch.float64):
+    torch.manual_seed(0)
+    return [TransformerBlock(16, heads, expansion, gate).to(dtype) for _ in range(3)]
+
+
+def gradients(run, blocks, x):
+    """The result, and gradients of rows and of every parameter."""
+    x = x.detach().requires_grad_()
+    given = [x, *(p for block in blocks for p in block.parameters())]
+    y = run(x)
+    return [y, *torch.autograd.grad(y, given, random(*y.shape, seed=9).to(y.dtype))]
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("turned", [True, False])
+@pytest.mark.parametrize("expansion", [1, 3])
+@pytest.mark.parametrize("gate", [False, True])
+def test_blocks_one_after_the_other(compiled, turned, expansion, gate, monkeypatch):
+    if compiled:
+        needs_native("token_block")
+    else:
+        monkeypatch.setattr(native, "has_kernel", lambda *_: False)
+    blocks, x, mask = stack(expansion=expansion, gate=gate), random(6, 16), full()
+    by = rotation(random(6, 2, seed=3), 8) if turned else None
+    biases = [random(36, 2, seed=i) for i in range(3)] if turned else [None] * 3
+
+    def one_by_one(x):
+        for block, bias in zip(blocks, biases, strict=True):
+            x = block(x, mask, by, bias)
+        return x
+
+    right = gradients(one_by_one, blocks, x)
+    found = gradients(lambda x: attend(blocks, x, mask, by, biases), blocks, x)
+    for a, b in zip(found, right, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_under_autocast_products_alone_are_rounded():
+    needs_native("token_block")
+    blocks, x = stack(dtype=torch.float32), random(6, 16).float()
+    right = gradients(lambda x: attend(blocks, x, full()), blocks, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(lambda x: attend(blocks, x, full()), blocks, x)
+    for a, b in zip(found, right, strict=True):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() < 2e-2 * b.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
