@@ -13,6 +13,7 @@ import json
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from meshsim import Simulator, Store
 from meshsim.cli.arguments import recipe
@@ -22,6 +23,17 @@ from meshsim.data import preprocess
 from meshsim.train import read_config, train
 
 
+def demo_store(out: Path) -> tuple[Store, dict[str, Any]]:
+    """The demo's flows, made in `out` unless they are there, and how its rollouts are judged."""
+    settings = tomllib.loads((recipe("cylinder_flow") / "demo.toml").read_text())
+    if not (out / "flows.zarr").exists():
+        solve = load_recipe("cylinder_flow")
+        for split, options in settings["generate"].items():
+            solve(out / "flows" / split, **options, workers=2)
+        preprocess([out / "flows"], out / "flows.zarr", config=settings["preprocess"])
+    return Store(out / "flows.zarr"), settings["rollout"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -29,12 +41,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/demo_seeds"))
     given = parser.parse_args()
     folder, out = recipe("cylinder_flow"), given.output
-    settings = tomllib.loads((folder / "demo.toml").read_text())
-    solve = load_recipe("cylinder_flow")
-    for split, options in settings["generate"].items():
-        solve(out / "flows" / split, **options, workers=2)
-    preprocess([out / "flows"], out / "flows.zarr", config=settings["preprocess"])
-    store = Store(out / "flows.zarr")
+    store, rollout = demo_store(out)
     worst = {"ratio": 0.0, "frequency": 0.0, "amplitude": 0.0}
     for seed in given.seeds:
         overrides = [f"data.store='{store.path}'", f"train.seed={seed}"]
@@ -43,7 +50,7 @@ def main() -> int:
         run = out / f"seed{seed}"
         if not (run / "simulator.json").exists():
             train(read_config(folder / "train.toml", overrides), run)
-        cases = judge(Simulator.load(run), store, **settings["rollout"])
+        cases = judge(Simulator.load(run), store, **rollout)
         print(f"seed {seed}\n{table({'cases': cases})}\n", flush=True)
         for case in cases:
             wake = case["wake"]
