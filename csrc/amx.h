@@ -11,13 +11,17 @@ struct alignas(64) TileSetting {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// Tile registers are this thread's until `close_tiles`.
-static inline void open_tiles() {
-  static const TileSetting setting;
-  _tile_loadconfig(&setting);
-}
-
-static inline void close_tiles() { _tile_release(); }
+// Tile registers are this thread's as long as one of these lives.
+struct Tiles {
+  const bool used;
+  explicit Tiles(bool used_) : used(used_) {
+    static const TileSetting setting;
+    if (used) _tile_loadconfig(&setting);
+  }
+  ~Tiles() {
+    if (used) _tile_release();
+  }
+};
 
 static inline uint16_t round16(float x) {
   uint32_t bits;
@@ -37,15 +41,17 @@ static void pack16(const float* b, int64_t down, int64_t across, int64_t depth, 
       }
 }
 
+// 16 numbers of a left factor's row at column j, and the zeros after its last ones.
+static inline void put_left(Vec<float> x, uint16_t* row, int64_t j, int64_t width) {
+  _mm256_store_si256((__m256i*)(row + j), (__m256i)_mm512_cvtneps_pbh((__m512)x));
+  if (j + 16 == width && width % 32) _mm256_store_si256((__m256i*)(row + width), __m256i{});
+}
+
 // A tile of float32 rows as a left factor.
 static void to_left(const float* tile, int64_t ld, int64_t rows, int64_t width, uint16_t* out) {
-  const int64_t step = deep(width);
-  for (int64_t r = 0; r < rows; ++r) {
+  for (int64_t r = 0; r < rows; ++r)
     for (int64_t j = 0; j < width; j += 16)
-      _mm256_store_si256((__m256i*)(out + r * step + j),
-                         (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(tile + r * ld + j)));
-    if (step > width) _mm256_store_si256((__m256i*)(out + r * step + width), __m256i{});
-  }
+      put_left(load(tile + r * ld + j), out + r * deep(width), j, width);
 }
 
 // Rows 2 i and 2 i + 1 of 16 columns as 16 pairs.
@@ -103,15 +109,22 @@ static void turn(const uint16_t* right, int64_t rows, int64_t width, uint16_t* o
       turn_pairs(right + (j / 16 * pairs + p) * 32, out + j * step + 2 * p, step);
 }
 
-// One block of c, 16 · R rows and 16 · V columns: c += left · right.
-template <int R, int V>
+// One block of c, 16 · R rows and 16 · V columns: c = or += (`Add`) left · right.
+template <int R, int V, bool Add>
 static inline void amx_block(const uint16_t* left, const uint16_t* right, int64_t depth, float* c,
                              int64_t ldc) {
   const int64_t down = depth * 2, across = depth * 16, row = ldc * 4;
-  _tile_loadd(0, c, row);
-  if (V > 1) _tile_loadd(1, c + 16, row);
-  if (R > 1) _tile_loadd(2, c + 16 * ldc, row);
-  if (R > 1 && V > 1) _tile_loadd(3, c + 16 * ldc + 16, row);
+  if (Add) {
+    _tile_loadd(0, c, row);
+    if (V > 1) _tile_loadd(1, c + 16, row);
+    if (R > 1) _tile_loadd(2, c + 16 * ldc, row);
+    if (R > 1 && V > 1) _tile_loadd(3, c + 16 * ldc + 16, row);
+  } else {
+    _tile_zero(0);
+    if (V > 1) _tile_zero(1);
+    if (R > 1) _tile_zero(2);
+    if (R > 1 && V > 1) _tile_zero(3);
+  }
   for (int64_t k = 0; k < depth; k += 32) {
     _tile_loadd(4, left + k, down);
     _tile_loadd(6, right + k * 16, 64);
@@ -132,8 +145,10 @@ static inline void amx_block(const uint16_t* left, const uint16_t* right, int64_
   if (R > 1 && V > 1) _tile_stored(3, c + 16 * ldc + 16, row);
 }
 
-// c (rows × width) += left · right, `depth` a multiple of 32, rows up to a multiple of 16 used.
-static void add_product16(const uint16_t* left, const uint16_t* right, int64_t depth, float* c,
+// c (rows × width) = or += (`Add`) left · right, `depth` a multiple of 32, rows up to a multiple of
+// 16 used.
+template <bool Add>
+static void tile_product16(const uint16_t* left, const uint16_t* right, int64_t depth, float* c,
                           int64_t ldc, int64_t rows, int64_t width) {
   for (int64_t j = 0; j < width; j += 32) {
     const bool two = j + 16 < width;
@@ -141,11 +156,11 @@ static void add_product16(const uint16_t* left, const uint16_t* right, int64_t d
       const uint16_t *a = left + r * depth, *b = right + j * depth;
       float* at = c + r * ldc + j;
       if (r + 16 < rows) {
-        if (two) amx_block<2, 2>(a, b, depth, at, ldc);
-        else amx_block<2, 1>(a, b, depth, at, ldc);
+        if (two) amx_block<2, 2, Add>(a, b, depth, at, ldc);
+        else amx_block<2, 1, Add>(a, b, depth, at, ldc);
       } else {
-        if (two) amx_block<1, 2>(a, b, depth, at, ldc);
-        else amx_block<1, 1>(a, b, depth, at, ldc);
+        if (two) amx_block<1, 2, Add>(a, b, depth, at, ldc);
+        else amx_block<1, 1, Add>(a, b, depth, at, ldc);
       }
     }
   }

@@ -5,9 +5,9 @@ static constexpr int wide = LANES == 16 ? 4 : 2;
 static constexpr int tall = 6;   // rows of a product; tiles have a multiple of it
 static constexpr int grown = 4;  // rows of a weight's gradient; divides every width
 
-// c[R × V] += a[R × depth] · b[depth × V], sums in order of depth whatever R and V are.
-// a(r, k) lies at a[r · lda + k], or at a[k · lda + r] if `Turned`.
-template <class T, int R, int V, bool Turned>
+// c[R × V] = or += (`Add`) a[R × depth] · b[depth × V], sums in order of depth whatever R and V
+// are. a(r, k) lies at a[r · lda + k], or at a[k · lda + r] if `Turned`.
+template <class T, int R, int V, bool Turned, bool Add>
 static inline void product(const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc,
                            int64_t depth) {
   constexpr int lanes = Simd<T>::lanes;
@@ -16,7 +16,7 @@ static inline void product(const T* a, int64_t lda, const T* b, int64_t ldb, T* 
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v)
-      sum[r][v] = Turned ? Vec<T>{} : load(c + r * ldc + v * lanes);
+      sum[r][v] = Turned || !Add ? Vec<T>{} : load(c + r * ldc + v * lanes);
   for (int64_t k = 0; k < depth; ++k) {
     Vec<T> row[V];
 #pragma GCC unroll 8
@@ -50,25 +50,26 @@ static void pack(const T* b, int64_t down, int64_t across, int64_t depth, int64_
   }
 }
 
-template <class T, int V>
+template <class T, int V, bool Add>
 static inline void panel(const T* a, int64_t lda, const T* b, T* c, int64_t ldc, int64_t rows,
                          int64_t depth) {
   for (int64_t r = 0; r < rows; r += tall)
-    product<T, tall, V, false>(a + r * lda, lda, b, V * Simd<T>::lanes, c + r * ldc, ldc, depth);
+    product<T, tall, V, false, Add>(a + r * lda, lda, b, V * Simd<T>::lanes, c + r * ldc, ldc,
+                                    depth);
 }
 
-// c (rows × width) += a (rows × depth) · packed b; rows up to the next multiple of `tall` are
-// read and written too.
-template <class T>
-static void add_product(const T* a, int64_t lda, const T* packed, T* c, int64_t ldc, int64_t rows,
+// c (rows × width) = or += (`Add`) a (rows × depth) · packed b; rows up to the next multiple of
+// `tall` are read and written too.
+template <class T, bool Add>
+static void tile_product(const T* a, int64_t lda, const T* packed, T* c, int64_t ldc, int64_t rows,
                         int64_t depth, int64_t width) {
   constexpr int lanes = Simd<T>::lanes;
   for (int64_t j = 0; j < width;) {
     const int64_t v = (width - j) / lanes < wide ? (width - j) / lanes : wide;
-    if (v == 4) panel<T, 4>(a, lda, packed, c + j, ldc, rows, depth);
-    if (v == 3) panel<T, 3>(a, lda, packed, c + j, ldc, rows, depth);
-    if (v == 2) panel<T, 2>(a, lda, packed, c + j, ldc, rows, depth);
-    if (v == 1) panel<T, 1>(a, lda, packed, c + j, ldc, rows, depth);
+    if (v == 4) panel<T, 4, Add>(a, lda, packed, c + j, ldc, rows, depth);
+    if (v == 3) panel<T, 3, Add>(a, lda, packed, c + j, ldc, rows, depth);
+    if (v == 2) panel<T, 2, Add>(a, lda, packed, c + j, ldc, rows, depth);
+    if (v == 1) panel<T, 1, Add>(a, lda, packed, c + j, ldc, rows, depth);
     packed += v * lanes * depth;
     j += v * lanes;
   }
@@ -83,10 +84,10 @@ static void add_outer(const T* g, const T* a, int64_t ld, T* c, int64_t rows, in
     const int64_t v = (width - j) / lanes < wide ? (width - j) / lanes : wide;
     for (int64_t i = 0; i < height; i += grown) {
       T* at = c + i * width + j;
-      if (v == 4) product<T, grown, 4, true>(g + i, ld, a + j, ld, at, width, rows);
-      if (v == 3) product<T, grown, 3, true>(g + i, ld, a + j, ld, at, width, rows);
-      if (v == 2) product<T, grown, 2, true>(g + i, ld, a + j, ld, at, width, rows);
-      if (v == 1) product<T, grown, 1, true>(g + i, ld, a + j, ld, at, width, rows);
+      if (v == 4) product<T, grown, 4, true, true>(g + i, ld, a + j, ld, at, width, rows);
+      if (v == 3) product<T, grown, 3, true, true>(g + i, ld, a + j, ld, at, width, rows);
+      if (v == 2) product<T, grown, 2, true, true>(g + i, ld, a + j, ld, at, width, rows);
+      if (v == 1) product<T, grown, 1, true, true>(g + i, ld, a + j, ld, at, width, rows);
     }
     j += v * lanes;
   }

@@ -4,6 +4,12 @@
 
 enum class Activation { relu, silu };
 
+#if !defined(MESHSIM_AMX)
+struct Tiles {  // no tile registers to set up
+  explicit Tiles(bool) {}
+};
+#endif
+
 static constexpr int64_t tile_rows = 96;  // a multiple of `tall`, and of AMX's 16
 
 template <class T>
@@ -17,11 +23,11 @@ struct Mlp {
   const T* beta;   // (H,)
   const T* weights[2];            // packed for the forward and the backward products
   const uint16_t* weights16[2];   // in bfloat16 for AMX, null if not used
-  uint16_t* room;                 // for AMX, see `room16`
+  uint16_t* room;                 // for AMX: the left factor, and two more tiles backward
   int64_t ld() const { return width + 16; }
 };
 
-// Numbers of 16 bits that bfloat16 products of a tile need, and that a packed weight has.
+// Numbers that a weight packed for AMX has.
 static inline int64_t weight16(int64_t width) { return (width + 31) / 32 * 32 * width; }
 
 // Packs `count` weights (count, out, in) for the forward and, if asked for, the backward products.
@@ -44,21 +50,36 @@ static void pack_all(const T* weight, int64_t count, int64_t h, T* forward, T* b
   }
 }
 
-// c += a · weightᵀ (`back` = 0) or a · weight (1), on a tile.
+// Makes a tile the left factor of the next product.
 template <class T>
-static void multiply(const Mlp<T>& net, int back, int64_t which, const T* a, T* c, int64_t rows) {
+static void take_left(const Mlp<T>& net, const T* a, int64_t rows) {
+#if defined(MESHSIM_AMX)
+  if constexpr (sizeof(T) == 4)
+    if (net.weights16[0]) to_left(a, net.ld(), rows, net.width, net.room);
+#endif
+}
+
+// c = or += (`Add`) a · weightᵀ (`back` = 0) or a · weight (1), on a tile taken as left factor.
+template <bool Add, class T>
+static void multiply_taken(const Mlp<T>& net, int back, int64_t which, const T* a, T* c,
+                           int64_t rows) {
   const int64_t h = net.width, ld = net.ld();
 #if defined(MESHSIM_AMX)
   if constexpr (sizeof(T) == 4) {
     if (net.weights16[back]) {
-      to_left(a, ld, rows, h, net.room);
       const uint16_t* weight = net.weights16[back] + which * weight16(h);
-      add_product16(net.room, weight, deep(h), c, ld, rows, h);
+      tile_product16<Add>(net.room, weight, deep(h), c, ld, rows, h);
       return;
     }
   }
 #endif
-  add_product(a, ld, net.weights[back] + which * h * h, c, ld, rows, h, h);
+  tile_product<T, Add>(a, ld, net.weights[back] + which * h * h, c, ld, rows, h, h);
+}
+
+template <bool Add, class T>
+static void multiply(const Mlp<T>& net, int back, int64_t which, const T* a, T* c, int64_t rows) {
+  take_left(net, a, rows);
+  multiply_taken<Add>(net, back, which, a, c, rows);
 }
 
 // weight (H, H) += gᵀ · a.
@@ -72,7 +93,7 @@ static void multiply_outer(const Mlp<T>& net, const T* g, const T* a, T* weight,
       to_right(g, ld, rows, h, other);
       turn(other, rows, h, turned);
       to_right(a, ld, rows, h, right);
-      add_product16(turned, right, deep(rows), weight, h, h, h);
+      tile_product16<true>(turned, right, deep(rows), weight, h, h, h);
       return;
     }
   }
@@ -86,21 +107,29 @@ static inline Vec<T> sigmoid(Vec<T> x) {
   return inverse(T(1) + exp_of(-(x < low ? low : x)));
 }
 
-// after = activation(before). With `keep`, what `activate_backward` needs takes before's place.
+// after = activation(before + bias), which becomes the left factor of the next product. With
+// `keep`, what `activate_backward` needs takes before's place; without it and with AMX nothing but
+// the left factor is written.
 template <class T>
-static void activate(const Mlp<T>& net, T* before, T* after, int64_t rows, bool keep) {
+static void activate(const Mlp<T>& net, const T* bias, T* before, T* after, int64_t rows,
+                     bool keep) {
   const int64_t h = net.width, ld = net.ld();
+  const bool relu = net.activation == Activation::relu;
   const Vec<T> zero = {};
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t j = 0; j < h; j += Simd<T>::lanes) {
-      const Vec<T> x = load(before + r * ld + j);
-      if (net.activation == Activation::relu) {
-        store(after + r * ld + j, x < zero ? zero : x);
-      } else {
-        const Vec<T> s = sigmoid<T>(x);
-        store(after + r * ld + j, x * s);
-        if (keep) store(before + r * ld + j, s);
+      const Vec<T> x = load(before + r * ld + j) + load(bias + j);
+      const Vec<T> s = relu ? zero : sigmoid<T>(x), y = relu ? (x < zero ? zero : x) : x * s;
+      if (keep && !relu) store(before + r * ld + j, s);
+#if defined(MESHSIM_AMX)
+      if constexpr (sizeof(T) == 4) {
+        if (net.weights16[0]) {
+          put_left(y, net.room + r * deep(h), j, h);
+          if (!keep) continue;
+        }
       }
+#endif
+      store(after + r * ld + j, y);
     }
 }
 
@@ -112,63 +141,63 @@ static void activate_backward(const Mlp<T>& net, const T* kept, const T* after, 
   const Vec<T> zero = {};
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t j = 0; j < h; j += Simd<T>::lanes) {
-      const Vec<T> s = load(kept + r * ld + j), g = load(grad + r * ld + j);
+      const Vec<T> y = load(after + r * ld + j), g = load(grad + r * ld + j);
       if (net.activation == Activation::relu) {
-        store(grad + r * ld + j, s <= zero ? zero : g);
+        store(grad + r * ld + j, y <= zero ? zero : g);
       } else {  // (x s)' = s + x s (1 − s)
-        store(grad + r * ld + j, g * (s + load(after + r * ld + j) * (T(1) - s)));
+        const Vec<T> s = load(kept + r * ld + j);
+        store(grad + r * ld + j, g * (s + y * (T(1) - s)));
       }
     }
 }
 
+// The last layer's result with its bias, before LayerNorm.
 template <class T>
-static void fill_rows(const T* row, T* tile, int64_t ld, int64_t rows, int64_t width) {
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t j = 0; j < width; j += Simd<T>::lanes) store(tile + r * ld + j, load(row + j));
+static inline Vec<T> biased(const Mlp<T>& net, const T* row, int64_t j) {
+  return load(row + j) + load(net.bias + (net.layers - 1) * net.width + j);
 }
 
-// Mean and 1 / standard deviation of a row.
+// Mean and 1 / standard deviation of a row of the last layer's result.
 template <class T>
-static inline void moments(const T* x, int64_t width, T eps, T& mean, T& scale) {
+static inline void moments(const Mlp<T>& net, const T* row, T& mean, T& scale) {
+  const int64_t width = net.width;
   Vec<T> sum = {}, square = {};
-  for (int64_t j = 0; j < width; j += Simd<T>::lanes) sum += load(x + j);
+  for (int64_t j = 0; j < width; j += Simd<T>::lanes) sum += biased(net, row, j);
   mean = total(sum) / T(width);
   for (int64_t j = 0; j < width; j += Simd<T>::lanes) {
-    const Vec<T> d = load(x + j) - mean;
+    const Vec<T> d = biased(net, row, j) - mean;
     square += d * d;
   }
-  const T variance = total(square) / T(width);
-  scale = T(1) / T(sizeof(T) == 8 ? __builtin_sqrt(variance + eps)
-                                  : __builtin_sqrtf(variance + eps));
+  const T variance = total(square) / T(width) + net.eps;
+  scale = T(1) / T(sizeof(T) == 8 ? __builtin_sqrt(variance) : __builtin_sqrtf(variance));
 }
 
-// From the first layer's result in before(0) to the last layer's in before(layers − 1), in
-// `tiles`: before and after of layer l at 2 l and 2 l + 1 tiles of `size` numbers. If `keep` is
-// false all of them share the first two tiles; returns where the last result is.
+// From the first layer's result in before(0) to the last layer's in before(layers − 1), each
+// without its bias, in `tiles`: before and after of layer l at 2 l and 2 l + 1 tiles of `size`
+// numbers. If `keep` is false all of them share the first two tiles; returns where the last is.
 template <class T>
 static T* run_layers(const Mlp<T>& net, T* tiles, int64_t size, int64_t rows, bool keep) {
-  const int64_t h = net.width, ld = net.ld();
   T* before = tiles;
   for (int64_t l = 1; l < net.layers; ++l) {
     T* after = before + size;
-    activate(net, before, after, rows, keep);
+    activate(net, net.bias + (l - 1) * net.width, before, after, rows, keep);
     before = keep ? after + size : before;
-    fill_rows(net.bias + l * h, before, ld, rows, h);
-    multiply(net, 0, l + net.shift, after, before, rows);
+    multiply_taken<false>(net, 0, l + net.shift, after, before, rows);
   }
   return before;
 }
 
-// out = residual + LayerNorm(x), row by row; `each(r, j, value)` takes it.
+// out = residual + LayerNorm(x + bias), row by row; `take(r, j, value)` has it.
 template <class T, class Take>
 static inline void normalise(const Mlp<T>& net, const T* x, const T* residual, int64_t rows,
                              const Take& take) {
   for (int64_t r = 0; r < rows; ++r) {
     T mean, scale;
     const T* row = x + r * net.ld();
-    moments(row, net.width, net.eps, mean, scale);
+    moments(net, row, mean, scale);
     for (int64_t j = 0; j < net.width; j += Simd<T>::lanes) {
-      const Vec<T> y = (load(row + j) - mean) * scale * load(net.gamma + j) + load(net.beta + j);
+      const Vec<T> hat = (biased(net, row, j) - mean) * scale;
+      const Vec<T> y = hat * load(net.gamma + j) + load(net.beta + j);
       take(r, j, load(residual + r * net.ld() + j) + y);
     }
   }
@@ -193,32 +222,35 @@ struct Grads {
   T* beta;    // (H,)
 };
 
-// Overwrites `grad`, of LayerNorm's result, by that of its argument x; `hats` is a spare tile.
+// Overwrites `grad`, of LayerNorm's result, by that of its argument; `spare` is another tile.
 template <class T>
-static void normalise_backward(const Mlp<T>& net, const T* x, T* grad, T* hats, int64_t rows,
+static void normalise_backward(const Mlp<T>& net, const T* x, T* grad, T* spare, int64_t rows,
                                const Grads<T>& out) {
   const int64_t h = net.width;
-  add_rows(grad, net.ld(), rows, h, out.beta);
+  T *gamma = spare, *beta = spare + h;  // this tile's sums
+  __builtin_memset(spare, 0, 2 * h * sizeof(T));
   for (int64_t r = 0; r < rows; ++r) {
     T mean, scale;
     const T* row = x + r * net.ld();
     T* g = grad + r * net.ld();
-    moments(row, h, net.eps, mean, scale);
+    moments(net, row, mean, scale);
     Vec<T> sum = {}, dot = {};
     for (int64_t j = 0; j < h; j += Simd<T>::lanes) {
-      const Vec<T> hat = (load(row + j) - mean) * scale, gy = load(g + j);
-      store(hats + r * net.ld() + j, gy * hat);
+      const Vec<T> hat = (biased(net, row, j) - mean) * scale, gy = load(g + j);
+      store(beta + j, load(beta + j) + gy);
+      store(gamma + j, load(gamma + j) + gy * hat);
       const Vec<T> gh = gy * load(net.gamma + j);
       sum += gh;
       dot += gh * hat;
     }
     const T a = total(sum) / T(h), b = total(dot) / T(h);
     for (int64_t j = 0; j < h; j += Simd<T>::lanes) {
-      const Vec<T> hat = (load(row + j) - mean) * scale;
+      const Vec<T> hat = (biased(net, row, j) - mean) * scale;
       store(g + j, scale * (load(g + j) * load(net.gamma + j) - a - hat * b));
     }
   }
-  add_rows(hats, net.ld(), rows, h, out.gamma);
+  add_rows(gamma, h, 1, h, out.gamma);
+  add_rows(beta, h, 1, h, out.beta);
 }
 
 // From `grad` of the last layer's result to that of the first layer's, which it returns, adding
@@ -231,8 +263,7 @@ static T* run_backward(const Mlp<T>& net, const T* tiles, int64_t size, T* grad,
     const T* before = tiles + (2 * l - 2) * size;
     add_rows(grad, ld, rows, h, out.bias + l * h);
     multiply_outer(net, grad, before + size, out.weight + (l + net.shift) * h * h, rows);
-    for (int64_t i = 0; i < rows; ++i) __builtin_memset(spare + i * ld, 0, h * sizeof(T));
-    multiply(net, 1, l + net.shift, grad, spare, rows);
+    multiply<false>(net, 1, l + net.shift, grad, spare, rows);
     activate_backward(net, before, before + size, spare, rows);
     T* old = grad;
     grad = spare;

@@ -52,15 +52,15 @@ struct Packed {
   bool half;
   int64_t size, size16;
   Buffer<T> plain;
-  Buffer<uint16_t> short_;
+  Buffer<uint16_t> rounded;
 
   Packed(int64_t count, int64_t width, bool bf16, bool both)
       : half(bf16 && sizeof(T) == 4 && isa() == Isa::amx), size(count * width * width),
         size16(count * width * ((width + 31) / 32 * 32)), plain(half ? 0 : size * (1 + both)),
-        short_(half ? size16 * (1 + both) : 0) {}
+        rounded(half ? size16 * (1 + both) : 0) {}
 
   T* weights(int back) { return half ? nullptr : plain.data + back * size; }
-  uint16_t* weights16(int back) { return half ? short_.data + back * size16 : nullptr; }
+  uint16_t* weights16(int back) { return half ? rounded.data + back * size16 : nullptr; }
 };
 
 // Sums of `n` lists of `size` numbers, one list after the other in their order, into the first:

@@ -18,7 +18,16 @@ static Mlp<T> make_net(const Edges<T, S>& in, uint16_t* room) {
           {in.weights16[0], in.weights16[1]}, room};
 }
 
-// e into `rows` of the tile, and what the first layer gives into `h`.
+// What edge k adds as a sender, on its way from memory: senders lie anywhere.
+template <class T, class S>
+static inline void fetch(const Edges<T, S>& in, int64_t k) {
+  if (k >= in.count) return;
+  const T* from = in.ps + in.src[k] * in.ps_stride;
+  for (int64_t j = 0; j < in.width; j += 64 / static_cast<int64_t>(sizeof(T)))
+    __builtin_prefetch(from + j);
+}
+
+// e into `rows` of the tile, and what the first layer gives without its bias into `h`.
 template <class T, class S>
 static inline void first_layer(const Edges<T, S>& in, const Mlp<T>& net, int64_t k, int64_t rows,
                                T* e, T* h) {
@@ -27,12 +36,13 @@ static inline void first_layer(const Edges<T, S>& in, const Mlp<T>& net, int64_t
     const T* from = in.ps + in.src[k + r] * in.ps_stride;
     const T* to = in.pd + in.dst[k + r] * in.pd_stride;
     const S* edge = in.e + (k + r) * width;
+    fetch(in, k + r + 12);
     for (int64_t j = 0; j < width; j += Simd<T>::lanes) {
       store(e + r * ld + j, load(edge + j));
-      store(h + r * ld + j, load(from + j) + load(to + j) + load(net.bias + j));
+      store(h + r * ld + j, load(from + j) + load(to + j));
     }
   }
-  multiply(net, 0, 0, e, h, rows);
+  multiply<true>(net, 0, 0, e, h, rows);
 }
 
 template <class T, class S>
@@ -41,9 +51,7 @@ void edges_forward(const Edges<T, S>& in, int64_t first_node, int64_t last_node,
   const int64_t width = in.width, ld = width + 16, size = tile_rows * ld;
   T *e = scratch, *tiles = scratch + size;
   const Mlp<T> net = make_net(in, reinterpret_cast<uint16_t*>(tiles + 2 * size));
-#if defined(MESHSIM_AMX)
-  if (net.weights16[0]) open_tiles();
-#endif
+  const Tiles tiles_in_use(net.weights16[0]);
   __builtin_memset(agg + first_node * width, 0, (last_node - first_node) * width * sizeof(T));
   for (int64_t k = in.rowptr[first_node], end = in.rowptr[last_node]; k < end; k += tile_rows) {
     const int64_t rows = end - k < tile_rows ? end - k : tile_rows;
@@ -55,9 +63,6 @@ void edges_forward(const Edges<T, S>& in, int64_t first_node, int64_t last_node,
       store(sum, load(sum) + y);
     });
   }
-#if defined(MESHSIM_AMX)
-  if (net.weights16[0]) close_tiles();
-#endif
 }
 
 template <class T, class S>
@@ -67,9 +72,7 @@ void edges_backward(const Edges<T, S>& in, const S* grad_e, const T* grad_agg, i
   T *e = scratch, *grad = e + size, *spare = grad + size, *through = spare + size;
   T* tiles = through + size;
   const Mlp<T> net = make_net(in, reinterpret_cast<uint16_t*>(tiles + 2 * in.layers * size));
-#if defined(MESHSIM_AMX)
-  if (net.weights16[0]) open_tiles();
-#endif
+  const Tiles tiles_in_use(net.weights16[0]);
   T* extra = partial + net.layers * hh;
   const Grads<T> out = {partial, extra, extra + net.layers * width,
                         extra + (net.layers + 1) * width};
@@ -89,7 +92,7 @@ void edges_backward(const Edges<T, S>& in, const S* grad_e, const T* grad_agg, i
     normalise_backward(net, last, grad, spare, rows, out);
     const T* g = run_backward(net, tiles, size, grad, spare, rows, out);
     multiply_outer(net, g, e, out.weight, rows);
-    multiply(net, 1, 0, g, through, rows);
+    multiply<true>(net, 1, 0, g, through, rows);
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t j = 0; j < width; j += Simd<T>::lanes) {
         const Vec<T> x = load(g + r * ld + j);
@@ -99,9 +102,6 @@ void edges_backward(const Edges<T, S>& in, const S* grad_e, const T* grad_agg, i
         store(d_e + (k + r) * width + j, load(through + r * ld + j));
       }
   }
-#if defined(MESHSIM_AMX)
-  if (net.weights16[0]) close_tiles();
-#endif
 }
 
 // Sums of picked rows for nodes first…last − 1, in the order of the list.

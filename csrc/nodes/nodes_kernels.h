@@ -25,16 +25,15 @@ static void copy_rows(const T* from, int64_t from_ld, T* to, int64_t to_ld, int6
     __builtin_memcpy(to + r * to_ld, from + r * from_ld, width * sizeof(T));
 }
 
-// Values and sums of `rows` nodes into x and agg, and what the first layer gives into h.
+// Values and sums of `rows` nodes into x and agg, and what the first layer gives, without its bias, into h.
 template <class T>
 static inline void first_layer(const Nodes<T>& in, const Mlp<T>& net, int64_t k, int64_t rows,
                                T* x, T* agg, T* h) {
   const int64_t width = net.width, ld = net.ld();
   copy_rows(in.x + k * width, width, x, ld, rows, width);
   copy_rows(in.agg + k * width, width, agg, ld, rows, width);
-  fill_rows(net.bias, h, ld, rows, width);
-  multiply(net, 0, 0, x, h, rows);
-  multiply(net, 0, 1, agg, h, rows);
+  multiply<false>(net, 0, 0, x, h, rows);
+  multiply<true>(net, 0, 1, agg, h, rows);
 }
 
 // What the nodes send and receive in the next block: x' W, without a bias.
@@ -42,8 +41,7 @@ template <class T>
 static inline void project(const Mlp<T>& net, const T* x, T* spare, int64_t rows, int64_t which,
                            T* to) {
   const int64_t width = net.width, ld = net.ld();
-  for (int64_t r = 0; r < rows; ++r) __builtin_memset(spare + r * ld, 0, width * sizeof(T));
-  multiply(net, 0, net.layers + 1 + which, x, spare, rows);
+  multiply<false>(net, 0, net.layers + 1 + which, x, spare, rows);
   copy_rows(spare, ld, to, width, rows, width);
 }
 
@@ -53,9 +51,7 @@ void nodes_forward(const Nodes<T>& in, int64_t first, int64_t last, T* scratch, 
   const int64_t width = in.width, ld = width + 16, size = tile_rows * ld;
   T *x = scratch, *agg = x + size, *tiles = agg + size;
   const Mlp<T> net = make_net(in, reinterpret_cast<uint16_t*>(tiles + 2 * size));
-#if defined(MESHSIM_AMX)
-  if (net.weights16[0]) open_tiles();
-#endif
+  const Tiles tiles_in_use(net.weights16[0]);
   for (int64_t k = first; k < last; k += tile_rows) {
     const int64_t rows = last - k < tile_rows ? last - k : tile_rows;
     first_layer(in, net, k, rows, x, agg, tiles);
@@ -66,9 +62,6 @@ void nodes_forward(const Nodes<T>& in, int64_t first, int64_t last, T* scratch, 
     project(net, agg, x, rows, 0, ps + k * width);
     project(net, agg, x, rows, 1, pd + k * width);
   }
-#if defined(MESHSIM_AMX)
-  if (net.weights16[0]) close_tiles();
-#endif
 }
 
 // grad += g W of a projection, and its weight's gradient.
@@ -78,7 +71,7 @@ static inline void project_backward(const Mlp<T>& net, const T* g, const T* x, T
   const int64_t width = net.width, ld = net.ld(), at = net.layers + 1 + which;
   copy_rows(g, width, tile, ld, rows, width);
   multiply_outer(net, tile, x, weight + at * width * width, rows);
-  multiply(net, 1, at, tile, grad, rows);
+  multiply<true>(net, 1, at, tile, grad, rows);
 }
 
 template <class T>
@@ -89,9 +82,7 @@ void nodes_backward(const Nodes<T>& in, const T* grad_x, const T* grad_ps, const
   T *x = scratch, *agg = x + size, *grad = agg + size, *spare = grad + size;
   T *new_x = spare + size, *tiles = new_x + size;
   const Mlp<T> net = make_net(in, reinterpret_cast<uint16_t*>(tiles + 2 * in.layers * size));
-#if defined(MESHSIM_AMX)
-  if (net.weights16[0]) open_tiles();
-#endif
+  const Tiles tiles_in_use(net.weights16[0]);
   T* extra = partial + weights * hh;
   const Grads<T> out = {partial, extra, extra + net.layers * width,
                         extra + (net.layers + 1) * width};
@@ -112,15 +103,11 @@ void nodes_backward(const Nodes<T>& in, const T* grad_x, const T* grad_ps, const
     const T* g = run_backward(net, tiles, size, grad, spare, rows, out);
     multiply_outer(net, g, x, partial, rows);
     multiply_outer(net, g, agg, partial + hh, rows);
-    multiply(net, 1, 0, g, new_x, rows);
+    multiply<true>(net, 1, 0, g, new_x, rows);
     copy_rows(new_x, ld, d_x + k * width, width, rows, width);
-    for (int64_t r = 0; r < rows; ++r) __builtin_memset(x + r * ld, 0, width * sizeof(T));
-    multiply(net, 1, 1, g, x, rows);
+    multiply<false>(net, 1, 1, g, x, rows);
     copy_rows(x, ld, d_agg + k * width, width, rows, width);
   }
-#if defined(MESHSIM_AMX)
-  if (net.weights16[0]) close_tiles();
-#endif
 }
 
 }  // namespace ISA_NAMESPACE

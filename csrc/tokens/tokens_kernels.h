@@ -28,11 +28,6 @@ static void copy_rows(const T* from, int64_t from_ld, T* to, int64_t to_ld, int6
     __builtin_memcpy(to + r * to_ld, from + r * from_ld, width * sizeof(T));
 }
 
-template <class T>
-static void clear_rows(T* tile, int64_t ld, int64_t rows, int64_t width) {
-  for (int64_t r = 0; r < rows; ++r) __builtin_memset(tile + r * ld, 0, width * sizeof(T));
-}
-
 // 1 / √(mean x² + eps) of a row.
 template <class T>
 static inline T mean_square(const T* x, int64_t width, T eps) {
@@ -138,19 +133,16 @@ static void attended(const Tokens<T>& in, const Mlp<T>& net, int64_t k, int64_t 
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t j = 0; j < h; j += Simd<T>::lanes)
       store(x + r * ld + j, load(x + r * ld + j) + load(in.bias + j));
-  multiply(net, 0, 0, y, x, rows);
+  multiply<true>(net, 0, 0, y, x, rows);
   scale_rows(in, in.norm, x, m, rows);
 }
 
-// Gate and up of part c of the gated MLP.
+// Gate and up of part c of the gated MLP, without their biases.
 template <class T>
-static void open_part(const Tokens<T>& in, const Mlp<T>& net, int64_t c, const T* m, T* gate, T* up,
-                      int64_t rows) {
-  const int64_t h = in.width, ld = net.ld();
-  fill_rows(in.bias + (1 + 2 * c) * h, gate, ld, rows, h);
-  fill_rows(in.bias + (2 + 2 * c) * h, up, ld, rows, h);
-  multiply(net, 0, 1 + 3 * c, m, gate, rows);
-  multiply(net, 0, 2 + 3 * c, m, up, rows);
+static void open_part(const Mlp<T>& net, int64_t c, const T* m, T* gate, T* up, int64_t rows) {
+  take_left(net, m, rows);
+  multiply_taken<false>(net, 0, 1 + 3 * c, m, gate, rows);
+  multiply_taken<false>(net, 0, 2 + 3 * c, m, up, rows);
 }
 
 template <class T>
@@ -160,48 +152,47 @@ void tokens_forward(const Tokens<T>& in, int64_t first, int64_t last, T* scratch
   T *x = scratch, *y = x + size, *m = y + size, *gate = m + size, *up = gate + size;
   const Mlp<T> net = make_net(in, reinterpret_cast<uint16_t*>(up + size));
   T* const to[3] = {q, k_, v};
-#if defined(MESHSIM_AMX)
-  if (net.weights16[0]) open_tiles();
-#endif
+  const Tiles registers(net.weights16[0]);
   for (int64_t k = first; k < last; k += tile_rows) {
     const int64_t rows = last - k < tile_rows ? last - k : tile_rows;
     attended(in, net, k, rows, x, y, m);
     T* out = y;  // no longer needed
-    fill_rows(in.bias + (1 + 2 * in.parts) * h, out, ld, rows, h);
     for (int64_t c = 0; c < in.parts; ++c) {
-      open_part(in, net, c, m, gate, up, rows);
+      open_part(net, c, m, gate, up, rows);
+      const T *b = in.bias + (1 + 2 * c) * h, *d = b + h;
       for (int64_t r = 0; r < rows; ++r)
         for (int64_t j = 0; j < h; j += Simd<T>::lanes) {
-          const Vec<T> g = load(gate + r * ld + j);
-          store(gate + r * ld + j, g * share<T>(g) * load(up + r * ld + j));
+          const Vec<T> g = load(gate + r * ld + j) + load(b + j);
+          store(gate + r * ld + j, g * share<T>(g) * (load(up + r * ld + j) + load(d + j)));
         }
-      multiply(net, 0, 3 + 3 * c, gate, out, rows);
+      if (c == 0) multiply<false>(net, 0, 3 + 3 * c, gate, out, rows);
+      else multiply<true>(net, 0, 3 + 3 * c, gate, out, rows);
     }
+    const T* b = in.bias + (1 + 2 * in.parts) * h;
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t j = 0; j < h; j += Simd<T>::lanes)
-        store(x + r * ld + j, load(x + r * ld + j) + load(out + r * ld + j));
+        store(x + r * ld + j, load(x + r * ld + j) + (load(out + r * ld + j) + load(b + j)));
     copy_rows(x, ld, new_x + k * h, h, rows, h);
     if (!in.next) continue;
     scale_rows(in, in.norm + h, x, m, rows);
+    take_left(net, m, rows);
     for (int i = 0; i < 3; ++i) {
-      clear_rows(gate, ld, rows, h);
-      multiply(net, 0, 1 + 3 * in.parts + i, m, gate, rows);
+      multiply_taken<false>(net, 0, 1 + 3 * in.parts + i, m, gate, rows);
       if (i < 2 && in.turns) turn_rows(in, k, gate, rows, false);
       copy_rows(gate, ld, to[i] + k * h, h, rows, h);
     }
   }
-#if defined(MESHSIM_AMX)
-  if (net.weights16[0]) close_tiles();
-#endif
 }
 
 // Overwrites gate, up and `grad` (of their product) by gradients of gate and up and by the product.
 template <class T>
-static void gate_backward(T* gate, T* up, T* grad, int64_t ld, int64_t rows, int64_t h) {
+static void gate_backward(const T* bias, T* gate, T* up, T* grad, int64_t ld, int64_t rows,
+                          int64_t h) {
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t j = 0; j < h; j += Simd<T>::lanes) {
       const int64_t at = r * ld + j;
-      const Vec<T> g = load(gate + at), u = load(up + at), d = load(grad + at);
+      const Vec<T> g = load(gate + at) + load(bias + j), d = load(grad + at);
+      const Vec<T> u = load(up + at) + load(bias + h + j);
       const Vec<T> phi = share<T>(g), a = g * phi;
       const Vec<T> slope = phi + g * T(0.39894228040143268) * exp_of(g * g * T(-0.5));
       store(gate + at, d * u * slope);
@@ -222,51 +213,44 @@ void tokens_backward(const Tokens<T>& in, const T* after, const T* grad_x, const
   T *d_bias = partial + weights * hh, *d_norm = d_bias + biases * h;
   __builtin_memset(partial, 0, (weights * hh + (biases + 1 + in.next) * h) * sizeof(T));
   const T* const from[3] = {grad_q, grad_k, grad_v};
-#if defined(MESHSIM_AMX)
-  if (net.weights16[0]) open_tiles();
-#endif
+  const Tiles registers(net.weights16[0]);
   for (int64_t k = first; k < last; k += tile_rows) {
     const int64_t rows = last - k < tile_rows ? last - k : tile_rows;
     copy_rows(grad_x + k * h, h, grad, ld, rows, h);
     if (in.next) {
       copy_rows(after + k * h, h, x, ld, rows, h);
       scale_rows(in, in.norm + h, x, m, rows);
-      clear_rows(dm, ld, rows, h);
       for (int i = 0; i < 3; ++i) {
         copy_rows(from[i] + k * h, h, gate, ld, rows, h);
         if (i < 2 && in.turns) turn_rows(in, k, gate, rows, true);
         multiply_outer(net, gate, m, partial + (1 + 3 * in.parts + i) * hh, rows);
-        multiply(net, 1, 1 + 3 * in.parts + i, gate, dm, rows);
+        if (i == 0) multiply<false>(net, 1, 1 + 3 * in.parts, gate, dm, rows);
+        else multiply<true>(net, 1, 1 + 3 * in.parts + i, gate, dm, rows);
       }
       scale_backward(in, in.norm + h, x, dm, dh, grad, d_norm + h, rows);
     }
     attended(in, net, k, rows, x, y, m);
     add_rows(grad, ld, rows, h, d_bias + (1 + 2 * in.parts) * h);
-    clear_rows(dm, ld, rows, h);
     for (int64_t c = 0; c < in.parts; ++c) {
-      open_part(in, net, c, m, gate, up, rows);
-      clear_rows(dh, ld, rows, h);
-      multiply(net, 1, 3 + 3 * c, grad, dh, rows);
-      gate_backward(gate, up, dh, ld, rows, h);
+      open_part(net, c, m, gate, up, rows);
+      multiply<false>(net, 1, 3 + 3 * c, grad, dh, rows);
+      gate_backward(in.bias + (1 + 2 * c) * h, gate, up, dh, ld, rows, h);
       multiply_outer(net, grad, dh, partial + (3 + 3 * c) * hh, rows);
       add_rows(gate, ld, rows, h, d_bias + (1 + 2 * c) * h);
       add_rows(up, ld, rows, h, d_bias + (2 + 2 * c) * h);
       multiply_outer(net, gate, m, partial + (1 + 3 * c) * hh, rows);
       multiply_outer(net, up, m, partial + (2 + 3 * c) * hh, rows);
-      multiply(net, 1, 1 + 3 * c, gate, dm, rows);
-      multiply(net, 1, 2 + 3 * c, up, dm, rows);
+      if (c == 0) multiply<false>(net, 1, 1, gate, dm, rows);
+      else multiply<true>(net, 1, 1 + 3 * c, gate, dm, rows);
+      multiply<true>(net, 1, 2 + 3 * c, up, dm, rows);
     }
     scale_backward(in, in.norm, x, dm, dh, grad, d_norm, rows);
     add_rows(grad, ld, rows, h, d_bias);
     multiply_outer(net, grad, y, partial, rows);
     copy_rows(grad, ld, d_x + k * h, h, rows, h);
-    clear_rows(dh, ld, rows, h);
-    multiply(net, 1, 0, grad, dh, rows);
+    multiply<false>(net, 1, 0, grad, dh, rows);
     copy_rows(dh, ld, d_y + k * h, h, rows, h);
   }
-#if defined(MESHSIM_AMX)
-  if (net.weights16[0]) close_tiles();
-#endif
 }
 
 }  // namespace ISA_NAMESPACE

@@ -95,14 +95,16 @@ def pass_messages(
 
     Arguments:
         blocks: at least one, of one width.
-        x, e: (N, H), (E, H).
+        x, e: (N, H), (E, H). Edges in bfloat16 beside nodes in float32 stay so: they are rounded
+            after every block, and half the memory of a large mesh is saved.
         edges: the graph's tables.
         overwrite: whether `e` may be, where no gradient is asked for.
 
     Returns:
         New node values (N, H) and edge values (E, H).
     """
-    if not all(has_native(block, x, e) for block in blocks):
+    rounded = e.dtype == torch.bfloat16 != x.dtype  # which only the operators take
+    if not rounded and not all(has_native(block, x, e) for block in blocks):
         for block in blocks:
             x, e = block(x, e, edges)
         return x, e

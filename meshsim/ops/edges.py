@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from meshsim.check import InputError
 from meshsim.ops.adjacency import Adjacency
+from meshsim.ops.gradients import again, through
 from meshsim.ops.segment import segment_sum
 
 _INPUTS = (
@@ -44,8 +45,6 @@ def composed(
     src: Tensor,
     dst: Tensor,
     rowptr: Tensor,
-    colptr: Tensor,
-    sent: Tensor,
     weight: Tensor,
     bias: Tensor,
     norm: Tensor,
@@ -65,22 +64,25 @@ def composed(
     return e.to(stored), segment_sum(e, rowptr, dst)
 
 
+def _composed(*arguments: Any) -> tuple[Tensor, Tensor]:
+    return composed(*arguments[:6], *arguments[8:])  # the tables by sender are for kernels
+
+
 @torch.library.impl("meshsim::edge_block", "CompositeExplicitAutograd")
 def _reference(*arguments: Any) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
-        return composed(*arguments)
+        return _composed(*arguments)
 
 
 @torch.library.impl("meshsim::edge_block_backward", "CompositeExplicitAutograd")
 def _reference_backward(grad_e: Tensor, grad_agg: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return _gradients(grad_e, grad_agg, arguments, twice=False)
+    return through(_composed, arguments, _DIFFERENTIABLE, (grad_e, grad_agg), twice=False)
 
 
 @torch.library.impl("meshsim::edge_block_", "CompositeExplicitAutograd")
 def _reference_in_place(e: Tensor, *rest: Any) -> Tensor:
-    ps, pd, src, dst, rowptr, *more = rest
-    with torch.no_grad():  # the tables by sender are for gradients alone
-        new, total = composed(e, ps, pd, src, dst, rowptr, rowptr, src, *more)
+    with torch.no_grad():
+        new, total = composed(e, *rest)
         e.copy_(new)
     return total
 
@@ -88,22 +90,6 @@ def _reference_in_place(e: Tensor, *rest: Any) -> Tensor:
 @torch.library.register_fake("meshsim::edge_block_")
 def _fake_in_place(e: Tensor, ps: Tensor, *rest: Any) -> Tensor:
     return ps.new_empty(ps.shape)
-
-
-def _gradients(
-    grad_e: Tensor, grad_agg: Tensor, arguments: tuple[Any, ...], twice: bool
-) -> tuple[Tensor, ...]:
-    with torch.enable_grad():
-        inputs = list(arguments)
-        if not twice:
-            for i in _DIFFERENTIABLE:
-                inputs[i] = inputs[i].detach().requires_grad_()
-        return torch.autograd.grad(
-            composed(*inputs),
-            [inputs[i] for i in _DIFFERENTIABLE],
-            [grad_e, grad_agg],
-            create_graph=twice,
-        )
 
 
 @torch.library.register_fake("meshsim::edge_block")
@@ -124,8 +110,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _backward(ctx: Any, grad_e: Tensor, grad_agg: Tensor) -> tuple[Tensor | None, ...]:
     arguments = (*ctx.saved_tensors, *ctx.rest)
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # to be differentiated again
-        found = _gradients(grad_e, grad_agg, arguments, twice=True)
+    if again():
+        found = through(_composed, arguments, _DIFFERENTIABLE, (grad_e, grad_agg), twice=True)
     else:
         found = torch.ops.meshsim.edge_block_backward(grad_e, grad_agg, *arguments)
     out: list[Tensor | None] = [None] * 14

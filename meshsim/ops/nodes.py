@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from meshsim.check import InputError
+from meshsim.ops.gradients import again, through
 
 _INPUTS = (
     "Tensor x, Tensor agg, Tensor weight, Tensor bias, Tensor norm, bool next, "
@@ -26,7 +27,7 @@ torch.library.define(
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
-_DIFFERENTIABLE = 5  # x, agg, weight, bias, norm
+_DIFFERENTIABLE = range(5)  # x, agg, weight, bias, norm
 
 
 def composed(
@@ -63,20 +64,14 @@ def _reference(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _reference_backward(
     grad_x: Tensor, grad_ps: Tensor, grad_pd: Tensor, *arguments: Any
 ) -> tuple[Tensor, ...]:
-    return _gradients((grad_x, grad_ps, grad_pd), arguments, twice=False)
+    return _through((grad_x, grad_ps, grad_pd), arguments, twice=False)
 
 
-def _gradients(
+def _through(
     grads: tuple[Tensor, ...], arguments: tuple[Any, ...], twice: bool
 ) -> tuple[Tensor, ...]:
-    with torch.enable_grad():
-        inputs = list(arguments)
-        if not twice:
-            inputs[:_DIFFERENTIABLE] = [t.detach().requires_grad_() for t in inputs[:5]]
-        used = 3 if arguments[5] else 1
-        return torch.autograd.grad(
-            composed(*inputs)[:used], inputs[:_DIFFERENTIABLE], grads[:used], create_graph=twice
-        )
+    used = 3 if arguments[5] else 1  # results that have rows
+    return through(composed, arguments, _DIFFERENTIABLE, grads[:used], twice)
 
 
 @torch.library.register_fake("meshsim::node_block")
@@ -90,18 +85,18 @@ def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _fake_backward(
     grad_x: Tensor, grad_ps: Tensor, grad_pd: Tensor, *arguments: Any
 ) -> tuple[Tensor, ...]:
-    return tuple(t.new_empty(t.shape) for t in arguments[:_DIFFERENTIABLE])
+    return tuple(t.new_empty(t.shape) for t in arguments[:5])
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs[:_DIFFERENTIABLE])
-    ctx.rest = inputs[_DIFFERENTIABLE:]
+    ctx.save_for_backward(*inputs[:5])
+    ctx.rest = inputs[5:]
 
 
 def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     arguments = (*ctx.saved_tensors, *ctx.rest)
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # to be differentiated again
-        found = _gradients(grads, arguments, twice=True)
+    if again():
+        found = _through(grads, arguments, twice=True)
     else:
         found = torch.ops.meshsim.node_block_backward(*grads, *arguments)
     return *found, None, None, None, None

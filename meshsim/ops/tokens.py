@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from meshsim.check import InputError
+from meshsim.ops.gradients import again, through
 
 _INPUTS = (
     "Tensor x, Tensor y, Tensor weight, Tensor bias, Tensor norm, Tensor cos, Tensor sin, "
@@ -26,7 +27,6 @@ torch.library.define(
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
-_DIFFERENTIABLE = 5  # x, y, weight, bias, norm
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -96,20 +96,14 @@ def _reference(*arguments: Any) -> tuple[Tensor, ...]:
 def _reference_backward(
     grad_x: Tensor, grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, after: Tensor, *arguments: Any
 ) -> tuple[Tensor, ...]:
-    return _gradients((grad_x, grad_q, grad_k, grad_v), arguments, twice=False)
+    return _through((grad_x, grad_q, grad_k, grad_v), arguments, twice=False)
 
 
-def _gradients(
+def _through(
     grads: tuple[Tensor, ...], arguments: tuple[Any, ...], twice: bool
 ) -> tuple[Tensor, ...]:
-    with torch.enable_grad():
-        inputs = list(arguments)
-        if not twice:
-            inputs[:_DIFFERENTIABLE] = [t.detach().requires_grad_() for t in inputs[:5]]
-        used = 4 if arguments[8] else 1
-        return torch.autograd.grad(
-            composed(*inputs)[:used], inputs[:_DIFFERENTIABLE], grads[:used], create_graph=twice
-        )
+    used = 4 if arguments[8] else 1  # results that have rows
+    return through(composed, arguments, range(5), grads[:used], twice)
 
 
 @torch.library.register_fake("meshsim::token_block")
@@ -123,7 +117,7 @@ def _fake(*arguments: Any) -> tuple[Tensor, ...]:
 def _fake_backward(
     grad_x: Tensor, grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, after: Tensor, *arguments: Any
 ) -> tuple[Tensor, ...]:
-    return tuple(t.new_empty(t.shape) for t in arguments[:_DIFFERENTIABLE])
+    return tuple(t.new_empty(t.shape) for t in arguments[:5])  # x, y, weight, bias, norm
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -134,8 +128,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     *given, after = ctx.saved_tensors
     arguments = (*given, *ctx.rest)
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # to be differentiated again
-        found = _gradients(grads, arguments, twice=True)
+    if again():
+        found = _through(grads, arguments, twice=True)
     else:
         found = torch.ops.meshsim.token_block_backward(*grads, after, *arguments)
     return *found, None, None, None, None, None, None

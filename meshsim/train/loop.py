@@ -23,6 +23,7 @@ from meshsim.train.config import Config
 from meshsim.train.evaluate import evaluate
 from meshsim.train.interrupt import interruptible
 from meshsim.train.log import Log
+from meshsim.train.memory import keep_freed_memory
 from meshsim.train.optimise import average, optimisers, rate_factor
 from meshsim.train.plan import Plan, Stage, stages
 from meshsim.train.run import CHECKPOINT, LOCK, claim, open_run, write_record
@@ -107,6 +108,8 @@ class Run:
         self.config, self.store, self.schema, self.out = config, store, schema, out
         self.progress = progress or (lambda done, total, note="": None)
         train = config.train
+        if train.device in ("auto", "cpu"):
+            keep_freed_memory()
         self.facts = (
             Facts.from_dict(record["facts"]) if record else gather(config, store, schema, progress)
         )

@@ -25,7 +25,8 @@ def orthogonalise(g: Float[Tensor, "K a b"], steps: int = 5) -> Float[Tensor, "K
     x = x.mT if tall else x
     for _ in range(steps):
         gram = x @ x.mT  # (K, a, a)
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        squared = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # b A + c A²
+        x = torch.baddbmm(x, squared, x, beta=a)
     return x.mT if tall else x
 
 

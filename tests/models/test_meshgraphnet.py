@@ -110,6 +110,27 @@ def test_bfloat16_autocast():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_edges_kept_in_bfloat16(shared):
+    graph = with_inputs(grid(12, 4))
+    exact = together(net(width=16, depth=6)(graph))
+    graph, model = (
+        with_inputs(grid(12, 4), torch.float32),
+        net(dtype=torch.float32, width=16, depth=6),
+    )
+    right = together(model(graph)).detach()
+    model.edge_dtype = torch.bfloat16
+    with torch.no_grad():
+        edges = model.encode_edges(graph)
+        assert edges.dtype == torch.bfloat16
+        kept = edges.clone()
+        found = together(model(graph, edges if shared else None))
+    assert torch.equal(edges, kept) and found.dtype == torch.float32
+    assert (right - exact).norm() < 1e-5 * exact.norm()
+    assert 1e-4 * exact.norm() < (found - exact).norm() < 1e-2 * exact.norm()
+    assert torch.equal(together(model(graph)), right)  # training stays as it was
+
+
 def test_arguments_make_the_same_architecture():
     model = net(hidden_layers=1, activation="gelu")
     arguments = json.loads(json.dumps(model.arguments))

@@ -218,3 +218,30 @@ def test_under_autocast_products_alone_are_rounded():
     for a, b in zip(found, right, strict=True):
         assert a.dtype == torch.float32
         assert (a - b).norm() < 1e-2 * b.norm()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_edges_in_bfloat16_are_rounded_once_a_block(compiled, monkeypatch):
+    if compiled:
+        needs_native("edge_block")
+        assert native.active()["edge_block"]["cpu"] == "native"
+    else:
+        monkeypatch.setattr(native, "has_kernel", lambda *_: False)
+    x, e, _, table = case(torch.float32, width=16)
+    blocks = [MessageBlock(16, 1, "silu") for _ in range(3)]
+    with torch.no_grad():
+        low = e.bfloat16()
+        a, b = x, low
+        for block in blocks:
+            total = torch.zeros_like(x)
+            new = b.float() + block.edge(
+                torch.cat([b.float(), a[table.sender], a[table.receiver]], 1)
+            )
+            total.index_add_(0, table.receiver, new)  # of what was not rounded
+            a, b = a + block.node(torch.cat([a, total], 1)), new.bfloat16()
+        found = pass_messages(blocks, x, low, table)
+    assert found[0].dtype == torch.float32 and found[1].dtype == torch.bfloat16
+    torch.testing.assert_close(found[0], a, rtol=1e-5, atol=1e-5)
+    # a sum that lies between two numbers of bfloat16 may go to either
+    torch.testing.assert_close(found[1].float(), b.float(), rtol=2**-7, atol=1e-5)
+    assert (found[1] != b).float().mean() < 0.02

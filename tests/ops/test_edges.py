@@ -45,7 +45,7 @@ def ours(adj, activation="silu", bf16=False):
 
 def exact(adj, activation="silu"):
     def block(x: dict[str, Tensor]):
-        index = adj.sender, adj.receiver, adj.rowptr, adj.colptr, adj.sent
+        index = adj.sender, adj.receiver, adj.rowptr
         parts = x["e"], x["ps"], x["pd"], *index, x["weight"], x["bias"], x["norm"]
         return composed(*parts, activation, 1e-5, False)
 
