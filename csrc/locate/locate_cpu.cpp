@@ -1,10 +1,4 @@
-// Which simplex a point lies in, see meshsim/ops/locate.py.
-#if defined(__clang__)
-#pragma clang fp contract(off)
-#elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract=off")
-#endif
-
+// Which simplex a point lies in and what a field is there, see meshsim/ops/locate.py.
 #include "neighbors/tree.h"
 
 namespace meshsim {
@@ -140,19 +134,11 @@ class Simplices {
   }
 };
 
-template <class T>
-void check_numbers(const Tensor& x, const char* name) {
-  const T* p = x.const_data_ptr<T>();
-  for (int64_t i = 0; i < x.numel(); ++i)
-    if (!std::isfinite(p[i]))
-      bad_input("`", name, "`: expected finite coordinates, got ", p[i], " at row ", i / x.size(1));
-}
-
 template <int D, class T>
 std::tuple<Tensor, Tensor> find_all(const Tensor& points, const Tensor& cells,
                                     const Tensor& queries, double tolerance) {
-  check_numbers<T>(points, "points");
-  check_numbers<T>(queries, "queries");
+  check_finite<T>(points, "points");
+  check_finite<T>(queries, "queries");
   const int64_t m = queries.size(0);
   Tensor ids = torch::stable::empty({m}, ScalarType::Long);
   Tensor weights = torch::stable::new_empty(queries, {m, D + 1});
@@ -193,8 +179,90 @@ std::tuple<Tensor, Tensor> locate(Tensor points_, Tensor cells_, Tensor queries_
   bad_input("`points`: expected float32 or float64, got ", torch::headeronly::toString(type));
 }
 
+// Where each query's corners are; none where it lies outside.
+struct Places {
+  const int64_t *cells, *ids;
+  int64_t k;
+
+  const int64_t* corners(int64_t query) const {
+    return ids[query] < 0 ? nullptr : cells + ids[query] * k;
+  }
+  void check(int64_t queries, int64_t n_cells, int64_t n) const {
+    for (int64_t i = 0; i < queries; ++i) {
+      if (ids[i] < -1)
+        bad_input("`ids`: expected -1 or the number of a cell, got ", ids[i]);
+      if (ids[i] >= n_cells)
+        bad_input("`ids`: index ", ids[i], " at row ", i, " is outside 0..", n_cells - 1);
+      const int64_t* corner = corners(i);
+      for (int64_t j = 0; corner && j < k; ++j)
+        if (corner[j] < 0 || corner[j] >= n)
+          bad_input("`cells`: index ", corner[j], " at row ", ids[i], " is outside 0..", n - 1);
+    }
+  }
+};
+
+// Rows of `width` sums over the corners, in `Sum`.
+template <class T, class Sum>
+void weigh_rows(const Places& at, const T* values, const T* weights, int64_t queries, int64_t width,
+                T outside, T* out) {
+  each((queries + 1023) / 1024, [&](int64_t c) {
+    Sum* row = thread_scratch<Sum>(width);
+    for (int64_t i = 1024 * c; i < std::min(queries, 1024 * (c + 1)); ++i) {
+      const int64_t* corner = at.corners(i);
+      if (!corner) {
+        std::fill_n(out + i * width, width, outside);
+        continue;
+      }
+      std::fill_n(row, width, Sum(0));
+      for (int64_t j = 0; j < at.k; ++j) {
+        const T* from = values + corner[j] * width;
+        const Sum weight = static_cast<Sum>(weights[i * at.k + j]);
+        for (int64_t w = 0; w < width; ++w) row[w] += weight * static_cast<Sum>(from[w]);
+      }
+      for (int64_t w = 0; w < width; ++w) out[i * width + w] = static_cast<T>(row[w]);
+    }
+  });
+}
+
+Tensor interpolate(Tensor values_, Tensor cells_, Tensor ids_, Tensor weights_, double outside) {
+  const Tensor values = dense(values_), cells = dense(cells_), ids = dense(ids_),
+               weights = dense(weights_);
+  check_cpu(values, "values");
+  check_cpu(cells, "cells");
+  check_cpu(ids, "ids");
+  check_cpu(weights, "weights");
+  check_shape(values, -1, -1, "values");
+  check_shape(cells, -1, -1, "cells");
+  check_shape(ids, -1, 0, "ids");
+  check_shape(weights, ids.size(0), -1, "weights");
+  check_dtype(cells, ScalarType::Long, "cells");
+  check_dtype(ids, ScalarType::Long, "ids");
+  check_dtype(weights, values.scalar_type(), "weights");
+  if (weights.size(1) != cells.size(1))
+    bad_input("`weights`: expected shape (*, ", cells.size(1), "), got ", shape_of(weights));
+  const int64_t m = ids.size(0), width = values.size(1);
+  const Places at{cells.const_data_ptr<int64_t>(), ids.const_data_ptr<int64_t>(), cells.size(1)};
+  at.check(m, cells.size(0), values.size(0));
+  Tensor out = torch::stable::new_empty(values, {m, width});
+  const auto run = [&](auto t, auto sum) {
+    using T = decltype(t);
+    weigh_rows<T, decltype(sum)>(at, values.const_data_ptr<T>(), weights.const_data_ptr<T>(), m,
+                                 width, static_cast<T>(outside), out.mutable_data_ptr<T>());
+  };
+  if (values.scalar_type() == ScalarType::Float) run(float(), float());
+  else if (values.scalar_type() == ScalarType::Double) run(double(), double());
+  else if (values.scalar_type() == ScalarType::BFloat16) run(BFloat16(), float());
+  else
+    bad_input("`values`: expected float32, float64 or bfloat16, got ",
+              torch::headeronly::toString(values.scalar_type()));
+  return out;
+}
+
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(meshsim, CPU, m) { m.impl("locate", TORCH_BOX(&locate)); }
+STABLE_TORCH_LIBRARY_IMPL(meshsim, CPU, m) {
+  m.impl("locate", TORCH_BOX(&locate));
+  m.impl("interpolate", TORCH_BOX(&interpolate));
+}
 
 }  // namespace meshsim

@@ -3,10 +3,7 @@
 // them. All is in float64: differences of float32 coordinates lose nothing there.
 #pragma once
 
-#include "common.h"
-
-#include <cmath>
-#include <limits>
+#include "geometry.h"
 
 namespace meshsim {
 
@@ -67,15 +64,17 @@ class Forest {
       items.data[i].id = static_cast<int32_t>(i);
     }
     int64_t node = 0, leaf = 0;
+    std::vector<Part<T>> parts;
     for (size_t b = 0; b + 1 < offsets.size(); ++b) {
       const int64_t size = offsets[b + 1] - offsets[b], mine = (size + leaf_size - 1) / leaf_size;
       const Subtree root{node, leaf, mine};
       roots.push_back(root);
       if (!mine) continue;
-      split(root, items.data + offsets[b], size, static_cast<int32_t>(b));
+      parts.push_back({root, items.data + offsets[b], size, static_cast<int32_t>(b)});
       node += 2 * mine - 1;
       leaf += mine;
     }
+    grow(std::move(parts));
   }
 
   // Those leaves of a tree within √limit of a box, near ones early, but for leaves first..last-1.
@@ -100,27 +99,70 @@ class Forest {
   }
 
   template <class T>
-  void split(const Subtree& tree, Item<T>* items, int64_t n, int32_t batch) {
-    Item<T> lo = items[0], hi = items[0];
-    for (int64_t i = 1; i < n; ++i)
-      for (int d = 0; d < D; ++d) {
-        lo.x[d] = std::min(lo.x[d], items[i].x[d]);
-        hi.x[d] = std::max(hi.x[d], items[i].x[d]);
-      }
-    Box<D>& box = boxes[tree.node];
-    for (int d = 0; d < D; ++d) box.lo[d] = lo.x[d], box.hi[d] = hi.x[d];
-    if (tree.leaves == 1) return fill(tree, items, n, batch);
-    int axis = 0;
-    for (int d = 1; d < D; ++d)
-      if (box.hi[d] - box.lo[d] > box.hi[axis] - box.lo[axis]) axis = d;
-    const int64_t middle = tree.left().leaves * leaf_size;
-    part(items, middle, n, axis);
-    split(tree.left(), items, middle, batch);
-    split(tree.right(), items + middle, n - middle, batch);
+  struct Part {
+    Subtree tree;
+    Item<T>* items;
+    int64_t n;
+    int32_t batch;
+  };
+
+  // Splits large parts level by level, those of a level side by side, then each to its leaves.
+  template <class T>
+  void grow(std::vector<Part<T>> parts) {
+    constexpr int64_t large = 1 << 13;
+    std::vector<Part<T>> small;
+    while (!parts.empty()) {
+      std::vector<Part<T>> next(2 * parts.size());
+      each(parts.size(), [&](int64_t i) {
+        const Part<T>& part = parts[i];
+        if (part.n > large) next[2 * i + 1] = halve(part, next[2 * i]);
+      });
+      for (const Part<T>& part : parts)
+        if (part.n <= large) small.push_back(part);
+      parts.clear();
+      for (const Part<T>& part : next)
+        if (part.n) parts.push_back(part);
+    }
+    each(small.size(), [&](int64_t i) { split(small[i]); });
   }
 
   template <class T>
-  static void part(Item<T>* items, int64_t middle, int64_t n, int axis) {
+  void split(const Part<T>& part) {
+    if (part.tree.leaves == 1) return fill(part);
+    Part<T> left;
+    const Part<T> right = halve(part, left);
+    split(left);
+    split(right);
+  }
+
+  // Puts the left half of a part into `left`; returns the right one.
+  template <class T>
+  Part<T> halve(const Part<T>& part, Part<T>& left) {
+    const Box<D>& box = bound(part);
+    int axis = 0;
+    for (int d = 1; d < D; ++d)
+      if (box.hi[d] - box.lo[d] > box.hi[axis] - box.lo[axis]) axis = d;
+    const int64_t middle = part.tree.left().leaves * leaf_size;
+    divide(part.items, middle, part.n, axis);
+    left = {part.tree.left(), part.items, middle, part.batch};
+    return {part.tree.right(), part.items + middle, part.n - middle, part.batch};
+  }
+
+  template <class T>
+  const Box<D>& bound(const Part<T>& part) {
+    Item<T> lo = part.items[0], hi = lo;
+    for (int64_t i = 1; i < part.n; ++i)
+      for (int d = 0; d < D; ++d) {
+        lo.x[d] = std::min(lo.x[d], part.items[i].x[d]);
+        hi.x[d] = std::max(hi.x[d], part.items[i].x[d]);
+      }
+    Box<D>& box = boxes[part.tree.node];
+    for (int d = 0; d < D; ++d) box.lo[d] = lo.x[d], box.hi[d] = hi.x[d];
+    return box;
+  }
+
+  template <class T>
+  static void divide(Item<T>* items, int64_t middle, int64_t n, int axis) {
     if (axis == 0) select<0>(items, middle, n);
     if (axis == 1) select<D < 2 ? 0 : 1>(items, middle, n);
     if (axis == 2) select<D < 3 ? 0 : 2>(items, middle, n);
@@ -158,16 +200,18 @@ class Forest {
   }
 
   template <class T>
-  void fill(const Subtree& tree, const Item<T>* items, int64_t n, int32_t batch) {
-    leaf_boxes[tree.leaf] = boxes[tree.node];
-    batch_of[tree.leaf] = batch;
-    size_of[tree.leaf] = static_cast<int32_t>(n);
+  void fill(const Part<T>& part) {
+    const Subtree& tree = part.tree;
+    leaf_boxes[tree.leaf] = bound(part);
+    batch_of[tree.leaf] = part.batch;
+    size_of[tree.leaf] = static_cast<int32_t>(part.n);
     double* x = at.data + tree.leaf * D * leaf_size;
     int32_t* to = id.data + tree.leaf * leaf_size;
     for (int64_t i = 0; i < leaf_size; ++i) {
       for (int d = 0; d < D; ++d)
-        x[d * leaf_size + i] = i < n ? items[i].x[d] : std::numeric_limits<double>::quiet_NaN();
-      to[i] = i < n ? items[i].id : -1;
+        x[d * leaf_size + i] =
+            i < part.n ? part.items[i].x[d] : std::numeric_limits<double>::quiet_NaN();
+      to[i] = i < part.n ? part.items[i].id : -1;
     }
   }
 

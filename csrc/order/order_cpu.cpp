@@ -1,64 +1,54 @@
 // Orders of points and nodes, see meshsim/ops/order.py.
-#if defined(__clang__)
-#pragma clang fp contract(off)
-#elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract=off")
-#endif
-
-#include "common.h"
-
-#include <cmath>
+#include "geometry.h"
 
 namespace meshsim {
 namespace {
 
-struct Keyed {
-  uint64_t key;
-  int64_t id;
-};
-
-// By key, equal ones as they came: eleven bits at a time.
-void sort_by_key(std::vector<Keyed>& items) {
-  std::vector<Keyed> spare(items.size());
-  for (int shift = 0; shift < 64; shift += 11) {
-    size_t start[2049] = {};
-    for (const Keyed& item : items) ++start[(item.key >> shift & 2047) + 1];
-    if (std::find(start, start + 2049, items.size()) != start + 2049) continue;  // all equal
-    for (int i = 0; i < 2048; ++i) start[i + 1] += start[i];
-    for (const Keyed& item : items) spare[start[item.key >> shift & 2047]++] = item;
-    items.swap(spare);
+// Bits of x, `dim` apart.
+uint64_t spread(uint64_t x, int64_t dim) {
+  if (dim == 1) return x;
+  if (dim == 2) {
+    x = (x | x << 16) & 0x0000ffff0000ffff;
+    x = (x | x << 8) & 0x00ff00ff00ff00ff;
+    x = (x | x << 4) & 0x0f0f0f0f0f0f0f0f;
+    x = (x | x << 2) & 0x3333333333333333;
+    return (x | x << 1) & 0x5555555555555555;
   }
+  x = (x | x << 32) & 0x001f00000000ffff;
+  x = (x | x << 16) & 0x001f0000ff0000ff;
+  x = (x | x << 8) & 0x100f00f00f00f00f;
+  x = (x | x << 4) & 0x10c30c30c30c30c3;
+  return (x | x << 2) & 0x1249249249249249;
 }
 
 template <class T>
-void morton(const T* x, int64_t n, int64_t dim, int64_t* out) {
+void morton(const Tensor& points, int64_t* out) {
+  const T* x = points.const_data_ptr<T>();
+  const int64_t n = points.size(0), dim = points.size(1), pieces = pieces_of(n);
+  check_finite<T>(points, "points");
   double lo[3], side = 0.0;
   for (int64_t d = 0; d < dim; ++d) {
-    double low = x[d], high = x[d];
+    T low = x[d], high = x[d];
     for (int64_t i = 0; i < n; ++i) {
-      const double v = x[i * dim + d];
-      if (!std::isfinite(v))
-        bad_input("`points`: expected finite coordinates, got ", v, " at row ", i);
-      low = std::min(low, v);
-      high = std::max(high, v);
+      low = std::min(low, x[i * dim + d]);
+      high = std::max(high, x[i * dim + d]);
     }
     lo[d] = low;
-    side = std::max(side, high - low);
+    side = std::max(side, double(high) - low);
   }
-  const int64_t bits = 62 / dim;
-  const double scale = std::ldexp(1.0, bits);
+  const double scale = std::ldexp(1.0, 62 / dim);
   std::vector<Keyed> items(n);
-  for (int64_t i = 0; i < n; ++i) {
-    uint64_t key = 0;
-    for (int64_t d = 0; d < dim; ++d) {
-      const double t = side > 0.0 ? (x[i * dim + d] - lo[d]) / side : 0.0;
-      const uint64_t cell = static_cast<uint64_t>(std::min(std::floor(t * scale), scale - 1.0));
-      if (dim == 1) key = cell;
-      for (int64_t b = 0; dim > 1 && b < bits; ++b)
-        key |= (cell >> b & 1) << (b * dim + (dim - 1 - d));
+  each(pieces, [&](int64_t p) {
+    for (int64_t i = n * p / pieces; i < n * (p + 1) / pieces; ++i) {
+      uint64_t key = 0;
+      for (int64_t d = 0; d < dim; ++d) {
+        const double t = side > 0.0 ? (x[i * dim + d] - lo[d]) / side : 0.0;
+        const uint64_t cell = static_cast<uint64_t>(std::min(t * scale, scale - 1.0));
+        key |= spread(cell, dim) << (dim - 1 - d);
+      }
+      items[i] = {key, i};
     }
-    items[i] = {key, i};
-  }
+  });
   sort_by_key(items);
   for (int64_t i = 0; i < n; ++i) out[i] = items[i].id;
 }
@@ -75,8 +65,8 @@ Tensor morton_order(Tensor points_) {
   if (type != ScalarType::Float && type != ScalarType::Double)
     bad_input("`points`: expected float32 or float64, got ", torch::headeronly::toString(type));
   if (n == 0) return out;
-  if (type == ScalarType::Float) morton(points.const_data_ptr<float>(), n, dim, to);
-  else morton(points.const_data_ptr<double>(), n, dim, to);
+  if (type == ScalarType::Float) morton<float>(points, to);
+  else morton<double>(points, to);
   return out;
 }
 
@@ -86,12 +76,12 @@ class Cuthill {
       : rowptr(rowptr_), indices(indices_), n(n_), seen(n, 0), placed(n, 0) {}
 
   void run(int64_t* out) {
-    std::vector<int64_t> starts(n);
-    for (int64_t i = 0; i < n; ++i) starts[i] = i;
-    std::sort(starts.begin(), starts.end(), [this](int64_t a, int64_t b) { return before(a, b); });
+    std::vector<Keyed> starts(n);
+    for (int64_t i = 0; i < n; ++i) starts[i] = {static_cast<uint64_t>(degree(i)), i};
+    sort_by_key(starts);
     std::vector<int64_t> order;
     int64_t done = 0;
-    for (const int64_t first : starts) {
+    for (const auto& [_, first] : starts) {
       if (placed[first]) continue;
       breadth(far_end(first), order);
       for (const int64_t i : order) {

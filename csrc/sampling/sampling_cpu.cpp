@@ -2,12 +2,6 @@
 //
 // Parts of the tree that a new point is too far from to change are left alone; the result is that
 // of looking at every point every time.
-#if defined(__clang__)
-#pragma clang fp contract(off)
-#elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract=off")
-#endif
-
 #include "neighbors/tree.h"
 
 namespace meshsim {
@@ -88,9 +82,7 @@ template <int D, class T>
 Tensor sample(const Tensor& points, const std::vector<int64_t>& offsets, int64_t n, int64_t start) {
   const int64_t batches = offsets.size() - 1;
   const T* x = points.const_data_ptr<T>();
-  for (int64_t i = 0; i < points.numel(); ++i)
-    if (!std::isfinite(x[i]))
-      bad_input("`points`: expected finite coordinates, got ", x[i], " at row ", i / D);
+  check_finite<T>(points, "points");
   Tensor out = torch::stable::empty({batches * n}, ScalarType::Long);
   int64_t* to = out.mutable_data_ptr<int64_t>();
   if (n == 0) return out;
@@ -107,13 +99,7 @@ Tensor farthest_points(Tensor points_, int64_t n, int64_t start, std::optional<T
   if (dim < 1 || dim > 3) bad_input("`points`: expected shape (*, 1..3), got ", shape_of(points));
   if (points.size(0) >= int64_t(1) << 31)
     bad_input("`points`: expected fewer than 2^31, got ", points.size(0));
-  std::vector<int64_t> offsets{0, points.size(0)};
-  if (batch) {
-    const Tensor rowptr = dense(*batch);
-    check_rowptr(rowptr, points.size(0), "batch");
-    const int64_t* p = rowptr.const_data_ptr<int64_t>();
-    offsets.assign(p, p + rowptr.size(0));
-  }
+  const std::vector<int64_t> offsets = offsets_of(batch, points.size(0), "batch");
   if (n < 0) bad_input("`n`: expected >= 0, got ", n);
   for (size_t b = 0; b + 1 < offsets.size(); ++b) {
     const int64_t size = offsets[b + 1] - offsets[b];

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +20,11 @@ from meshsim.geometry.measure import (
     signed_measures,
 )
 from meshsim.rows import equal_rows
+
+if TYPE_CHECKING:
+    from meshsim.ops.tables import FaceTable
+
+Table = list[list[int]]  # edges or faces of a cell in local numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,26 +69,14 @@ class Faces:
         return int((self.neighbour >= 0).sum())
 
 
-class _Halves(NamedTuple):
-    """Faces as the cells see them, one row a (cell, face), all of k corners."""
+class _Rows(NamedTuple):
+    """Faces as the cells see them, one row a (cell, face), all parts one after another."""
 
-    corners: Tensor  # (n, k)
+    parts: list[tuple[Tensor, Tensor, Tensor]]  # what `ops.cells_to_faces` wants
     cell: Tensor  # (n,)
-    turn: Tensor  # (n,) bool: reverse `corners` to point out of the cell
+    turn: Tensor  # (n,) bool: reverse the corners to point out of the cell
     plain: Tensor  # (n,) bool: the same, were each block wound one way throughout
     mids: Tensor  # (n, M), −1 where there is none
-
-
-class _Found(NamedTuple):
-    """Faces of one number of corners; the CSRs as (sizes, values)."""
-
-    owner: Tensor
-    neighbour: Tensor
-    area: Tensor
-    centre: Tensor
-    corners: tuple[Tensor, Tensor]
-    cells: tuple[Tensor, Tensor]
-    mids: tuple[Tensor, Tensor]
 
 
 def faces(points: Float[Tensor, "N D"], blocks: Sequence[Cells]) -> Faces:
@@ -102,49 +95,37 @@ def faces(points: Float[Tensor, "N D"], blocks: Sequence[Cells]) -> Faces:
     >>> f.owner.tolist(), f.neighbour.tolist(), f.area[0].tolist()
     ([0, 0, 0, 1, 1], [1, -1, -1, -1, -1], [-1.0, 1.0])
     """
-    groups = _halves(points, blocks)
-    parts = [_join(half, len(points)) for half in groups]
-    turns = [half.turn for half in groups]
-    if any(bool((half.turn != half.plain).any()) for half in groups):
+    # Not at the top: reading a mesh needs no operators, which may have to be compiled first.
+    from meshsim.ops.tables import cells_to_faces
+
+    rows = _cell_faces(points, blocks)
+    if not rows.parts:
+        return _none(points)
+    least = max(blocks[0].dim, 1)
+    table = cells_to_faces(rows.parts, len(points), least)
+    turn = rows.turn
+    if bool((turn != rows.plain).any()):
         # A tangled mesh is one-sided only as its cells are wound; a carelessly wound one only by
         # the sign of each cell. Whichever leaves fewer neighbours on the same side.
-        clashes = [0, 0]
-        for half, (order, first) in zip(groups, parts, strict=True):
-            for i, turn in enumerate((half.turn, half.plain)):
-                clashes[i] += _clashes(half.corners, turn, order, first)
-        if clashes[1] < clashes[0]:
-            turns = [half.plain for half in groups]
-    x = lift(points)
-    axes = _axes(points, blocks)
-    n_cells = sum(len(block) for block in blocks)
-    found = [
-        _collect(half, turn, order, first, x, axes)
-        for half, turn, (order, first) in zip(groups, turns, parts, strict=True)
-    ]
-    if not found:
-        return _none(points)
-    owner = torch.cat([f.owner for f in found])
-    neighbour = torch.cat([f.neighbour for f in found])
-    rank = torch.where(neighbour < 0, n_cells + owner, owner)  # boundary after all internal ones
-    key = rank * (n_cells + 1) + neighbour.clamp(min=0)
-    perm = key.sort(stable=True).indices
-    offsets, nodes = _merge([f.corners for f in found], perm)
-    cell_offsets, cell_index = _merge([f.cells for f in found], perm)
-    mid_offsets, mid_nodes = _merge([f.mids for f in found], perm)
-    area = torch.cat([f.area for f in found])
-    centre = torch.cat([f.centre for f in found])
+        way = _ways(rows.parts, least)
+        if _clashes(table, way ^ rows.plain) < _clashes(table, way ^ turn):
+            turn = rows.plain
+    lead = table.rows[table.row_offsets[:-1]]  # the owner's row of each face
+    area, centre, nodes = _measure(lift(points), table, turn[lead], _axes(points, blocks))
+    mids = rows.mids[lead]
+    real = mids >= 0
     dim = points.shape[1]
     return Faces(
-        owner[perm],
-        neighbour[perm],
-        area[perm, :dim].to(points.dtype),
-        centre[perm, :dim].to(points.dtype),
-        offsets,
+        table.owner,
+        table.neighbour,
+        area[:, :dim].to(points.dtype),
+        centre[:, :dim].to(points.dtype),
+        table.offsets,
         nodes,
-        cell_offsets,
-        cell_index,
-        mid_offsets,
-        mid_nodes,
+        table.row_offsets,
+        rows.cell[table.rows],
+        torch.nn.functional.pad(real.sum(1).cumsum(0), (1, 0)),
+        mids[real],
     )
 
 
@@ -154,37 +135,39 @@ def _none(points: Tensor) -> Faces:
     return Faces(none, none, points[:0], points[:0], zero, none, zero, none, zero, none)
 
 
-def _halves(points: Tensor, blocks: Sequence[Cells]) -> list[_Halves]:
-    """All (cell, face) rows, grouped by the number of corners; cells rise within a group."""
-    rows: dict[int, list[_Halves]] = {}
+def _cell_faces(points: Tensor, blocks: Sequence[Cells]) -> _Rows:
+    found: list[_Rows] = []
     first = 0
     for block in blocks:
-        for half in _block_halves(points, block, first):
-            for part in _without_repeats(half, max(block.dim, 1)):
-                rows.setdefault(part.corners.shape[1], []).append(part)
+        found += [rows for rows in _block_faces(points, block, first) if len(rows.cell)]
         first += len(block)
-    out = []
-    for _, parts in sorted(rows.items()):
-        width = max(p.mids.shape[1] for p in parts)
-        parts = [
-            p._replace(mids=torch.nn.functional.pad(p.mids, (0, width - p.mids.shape[1]), value=-1))
-            for p in parts
-        ]
-        half = _Halves(*(torch.cat(column) for column in zip(*parts, strict=True)))
-        if bool((half.cell.diff() < 0).any()):
-            order = half.cell.sort(stable=True).indices
-            half = _Halves(*(column[order] for column in half))
-        out.append(half)
-    return out
+    width = max((rows.mids.shape[1] for rows in found), default=0)
+    none = torch.zeros(0, dtype=torch.int64)
+    return _Rows(
+        [part for rows in found for part in rows.parts],
+        torch.cat([rows.cell for rows in found] or [none]),
+        torch.cat([rows.turn for rows in found] or [none]),
+        torch.cat([rows.plain for rows in found] or [none]),
+        torch.cat([_wide(rows.mids, width) for rows in found] or [none]),
+    )
 
 
-def _block_halves(points: Tensor, block: Cells, first: int) -> list[_Halves]:
+def _wide(mids: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(mids, (0, width - mids.shape[1]), value=-1)
+
+
+def _block_faces(points: Tensor, block: Cells, first: int) -> list[_Rows]:
     device = block.nodes.device
-    none = torch.zeros(0, 0, dtype=torch.int64, device=device)
+
+    def rows(nodes: Tensor, local: Table, cells: Tensor, turn: Tensor, plain: Tensor) -> _Rows:
+        part = nodes, torch.tensor(local, device=device), cells + first
+        cell, turn, plain = (c.repeat_interleave(len(local)) for c in (part[2], turn, plain))
+        return _Rows([part], cell, turn, plain, cell.new_zeros(len(cell), 0))
+
     if block.type == "polyhedron":
         *_, cell, turned = polyhedron_faces(points, block)
         return [
-            _Halves(ring, cell[i] + first, turned[i], turned[i], none.new_zeros(len(i), 0))
+            rows(ring, [list(range(ring.shape[1]))], cell[i], turned[i], turned[i])
             for i, ring in rings(block)
         ]
     # Which cells are wound the other way round; on surfaces in 3-D and lines there is no such way.
@@ -192,52 +175,46 @@ def _block_halves(points: Tensor, block: Cells, first: int) -> list[_Halves]:
     volume = signed_measures(points, [block]) if solid else points.new_zeros(len(block))
     turn = volume < 0
     plain = torch.full_like(turn, bool(2 * turn.sum() > len(block)))
-    cells = torch.arange(first, first + len(block), device=device)
+    cells = torch.arange(len(block), device=device)
     if block.type == "polygon":
-        out = []
-        for i, ring in rings(block):
-            k = ring.shape[1]
-            pairs = torch.stack([ring, ring.roll(-1, 1)], 2).reshape(-1, 2)
-            cell, turns = cells[i].repeat_interleave(k), turn[i].repeat_interleave(k)
-            plains = plain[i].repeat_interleave(k)
-            out.append(_Halves(pairs, cell, turns, plains, none.new_zeros(len(pairs), 0)))
-        return out
+        return [rows(ring, _loop(ring.shape[1]), i, turn[i], plain[i]) for i, ring in rings(block)]
     out = []
     table = cell_faces(block.type)
     for k in sorted({len(face) for face, _ in table}):
         some = [(face, mids) for face, mids in table if len(face) == k]
+        part = rows(block.nodes, [list(face) for face, _ in some], cells, turn, plain)
         width = max(len(mids) for _, mids in some)
-        corners = block.nodes[:, [face for face, _ in some]].reshape(-1, k)
         mids = torch.full((len(block), len(some), width), -1, device=device)
         for j, (_, local) in enumerate(some):
             mids[:, j, : len(local)] = block.nodes[:, list(local)]
-        cell, turns, plains = (c.repeat_interleave(len(some)) for c in (cells, turn, plain))
         if k == 1:
-            turns = plains = (torch.arange(len(cell), device=device) % 2) == 0
-        out.append(_Halves(corners, cell, turns, plains, mids.flatten(0, 1)))
+            start = (torch.arange(len(part.cell), device=device) % 2) == 0
+            part = part._replace(turn=start, plain=start)
+        out.append(part._replace(mids=mids.flatten(0, 1)))
     return out
 
 
-def _without_repeats(half: _Halves, at_least: int) -> list[_Halves]:
-    """Drop corners equal to the one before, then faces of fewer than `at_least` corners."""
-    k = half.corners.shape[1]
-    if k < at_least or len(half.cell) == 0:
+def _loop(k: int) -> Table:
+    """The sides of a polygon of k corners."""
+    return [[i, (i + 1) % k] for i in range(k)]
+
+
+def _without_repeats(corners: Tensor, at_least: int) -> list[tuple[Tensor, Tensor]]:
+    """Rows by number of corners, those equal to the one before dropped: which, and their corners.
+
+    Rows of fewer than `at_least` are left out.
+    """
+    n, k = corners.shape
+    if k < at_least or n == 0:
         return []
-    keep = half.corners != half.corners.roll(1, 1) if k > 1 else torch.ones_like(half.corners) > 0
+    keep = corners != corners.roll(1, 1) if k > 1 else torch.ones_like(corners) > 0
     sizes = keep.sum(1)
-    if bool((sizes == k).all()):
-        return [half]
     out = []
     for size in sizes.unique().tolist():
         if size >= at_least:
-            rows = sizes == size
-            part = _Halves(*(column[rows] for column in half))
-            out.append(part._replace(corners=part.corners[keep[rows]].reshape(-1, size)))
+            ids = (sizes == size).nonzero().squeeze(1)
+            out.append((ids, corners[ids][keep[ids]].reshape(-1, size)))
     return out
-
-
-def _join(half: _Halves, n_points: int) -> tuple[Tensor, Tensor]:
-    return equal_rows(_sorted(half.corners), n_points)
 
 
 def _sorted(rows: Tensor) -> Tensor:
@@ -248,17 +225,28 @@ def _sorted(rows: Tensor) -> Tensor:
     return torch.stack([low, rows.sum(1) - low - high, high], 1)
 
 
-def _clashes(corners: Tensor, turn: Tensor, order: Tensor, first: Tensor) -> int:
+def _ways(parts: list[tuple[Tensor, Tensor, Tensor]], at_least: int) -> Tensor:
+    """(n,) bool: in which direction each row runs round its face."""
+    out = []
+    for nodes, local, _ in parts:
+        rows = nodes[:, local].flatten(0, 1)
+        way = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        for ids, corners in _without_repeats(rows, at_least):
+            k = corners.shape[1]
+            at = corners.argmin(1, keepdim=True)
+            after = corners.gather(1, torch.where(at == k - 1, 0, at + 1))
+            before = corners.gather(1, torch.where(at == 0, k - 1, at - 1))
+            way[ids] = (after < before if k > 2 else at == 0).squeeze(1)
+        out.append(way)
+    return torch.cat(out)
+
+
+def _clashes(table: FaceTable, way: Tensor) -> int:
     """How many pairs of neighbours run round their common face in the same direction."""
-    k = corners.shape[1]
-    if k < 2:
-        return 0
-    at = corners.argmin(1, keepdim=True)
-    after = corners.gather(1, torch.where(at == k - 1, 0, at + 1))
-    before = corners.gather(1, torch.where(at == 0, k - 1, at - 1))
-    way = (after < before if k > 2 else at == 0).squeeze(1) ^ turn
-    second = (~first).nonzero().squeeze(1)
-    return int((way[order[second]] == way[order[second - 1]]).sum())
+    second = torch.ones_like(table.rows, dtype=torch.bool)
+    second[table.row_offsets[:-1]] = False
+    at = second.nonzero().squeeze(1)
+    return int((way[table.rows[at]] == way[table.rows[at - 1]]).sum())
 
 
 def _axes(points: Tensor, blocks: Sequence[Cells]) -> Tensor | None:
@@ -278,52 +266,29 @@ def _axes(points: Tensor, blocks: Sequence[Cells]) -> Tensor | None:
     return axis / length.masked_fill(length == 0, 1.0)
 
 
-def _collect(
-    half: _Halves, turn: Tensor, order: Tensor, first: Tensor, x: Tensor, axes: Tensor | None
-) -> _Found:
-    """One row a face of the rows that `equal_rows` has put together."""
-    start = first.nonzero().squeeze(1)  # (f,)
-    sizes = torch.diff(start, append=start.new_tensor([len(first)]))
-    cells = half.cell[order]
-    row = order[start]
-    owner = half.cell[row]
-    second = cells[(start + 1).clamp(max=len(cells) - 1)]
-    neighbour = torch.where(sizes > 1, second, -1)
-    corners = half.corners[row]  # (f, k)
-    turn = turn[row]
-    if bool(turn.any()):
-        corners = torch.where(turn[:, None], corners.flip(1), corners)
-    k = corners.shape[1]
-    ring = x[corners]  # (f, k, 3)
-    if axes is None:
-        area, centre = polygon_areas(ring)
-    elif k == 1:
-        # The start of a line looks back along it; `turn` marks the starts.
-        area, centre = torch.where(turn[:, None], -axes[owner], axes[owner]), ring[:, 0]
-    else:
-        area, centre = torch.linalg.cross(ring[:, 1] - ring[:, 0], axes[owner]), ring.mean(1)
-    mids = half.mids[row]
-    real = mids >= 0
-    return _Found(
-        owner,
-        neighbour,
-        area,
-        centre,
-        (torch.full_like(owner, k), corners.reshape(-1)),
-        (sizes, cells),
-        (real.sum(1), mids[real]),
-    )
-
-
-def _merge(parts: list[tuple[Tensor, Tensor]], perm: Tensor) -> tuple[Tensor, Tensor]:
-    """One CSR of several (sizes, values), its rows in the order of `perm`."""
-    sizes = torch.cat([sizes for sizes, _ in parts])
-    values = torch.cat([values for _, values in parts])
-    offsets = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
-    each = len(values) // max(len(sizes), 1)
-    if bool((sizes == each).all()):
-        return offsets, values.reshape(-1, each)[perm].flatten() if each else values
-    return torch.nn.functional.pad(sizes[perm].cumsum(0), (1, 0)), _rows(offsets, values, perm)
+def _measure(
+    x: Tensor, table: FaceTable, turn: Tensor, axes: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Area vectors and centres (F, 3) out of the owners; the corners, turned where `turn` says."""
+    sizes, nodes = table.offsets.diff(), table.corners.clone()
+    area, centre = x.new_zeros(len(sizes), 3), x.new_zeros(len(sizes), 3)
+    for k in sizes.unique().tolist():
+        some = (sizes == k).nonzero().squeeze(1)
+        places = table.offsets[some, None] + torch.arange(k, device=x.device)
+        corners, flip, owner = nodes[places], turn[some, None], table.owner[some]  # (f, k)
+        if bool(flip.any()):
+            corners = torch.where(flip, corners.flip(1), corners)
+            nodes[places] = corners
+        ring = x[corners]  # (f, k, 3)
+        if axes is None:
+            area[some], centre[some] = polygon_areas(ring)
+        elif k == 1:
+            # The start of a line looks back along it; `turn` marks the starts.
+            area[some], centre[some] = torch.where(flip, -axes[owner], axes[owner]), ring[:, 0]
+        else:
+            area[some] = torch.linalg.cross(ring[:, 1] - ring[:, 0], axes[owner])
+            centre[some] = ring.mean(1)
+    return area, centre, nodes
 
 
 def edges(blocks: Sequence[Cells], n_points: int) -> Int[Tensor, "n 2"]:
@@ -337,20 +302,17 @@ def edges(blocks: Sequence[Cells], n_points: int) -> Int[Tensor, "n 2"]:
     >>> edges([Cells("quad", torch.tensor([[0, 1, 2, 3]]))], 4).tolist()
     [[0, 1], [0, 3], [1, 2], [2, 3]]
     """
-    pairs = [torch.zeros(0, 2, dtype=torch.int64, device=b.nodes.device) for b in blocks[:1]]
+    from meshsim.ops.tables import cells_to_edges  # see `faces`
+
+    parts = []
     for block in blocks:
         if TYPES[block.type][1]:
-            local = [list(edge) for edge in cell_edges(block.type)]
-            pairs.append(block.nodes[:, local].reshape(-1, 2) if local else pairs[0])
+            found = [(block.nodes, [list(edge) for edge in cell_edges(block.type)])]
         else:
-            pairs += [
-                torch.stack([ring, ring.roll(-1, 1)], 2).reshape(-1, 2) for _, ring in rings(block)
-            ]
-    if not pairs:
-        return torch.zeros(0, 2, dtype=torch.int64)
-    low, high = torch.aminmax(torch.cat(pairs), dim=1)
-    key = torch.unique((low * n_points + high)[low != high])
-    return torch.stack([key // n_points, key % n_points], 1)
+            found = [(ring, _loop(ring.shape[1])) for _, ring in rings(block)]
+        device = block.nodes.device
+        parts += [(nodes, torch.tensor(t, device=device)) for nodes, t in found if t]
+    return cells_to_edges(parts, n_points)
 
 
 def match_faces(faces: Faces, blocks: Sequence[Cells], n_points: int) -> Int[Tensor, "n"]:
@@ -371,14 +333,10 @@ def match_faces(faces: Faces, blocks: Sequence[Cells], n_points: int) -> Int[Ten
     wanted = torch.zeros(n_points, dtype=torch.bool, device=out.device)
     first = 0
     for block in blocks:
-        corners = [(ids, ring) for ids, ring in _corner_rows(block)]
-        for ids, ring in corners:
-            false = torch.zeros_like(ids, dtype=torch.bool)
-            for part in _without_repeats(
-                _Halves(ring, ids + first, false, false, ring[:, :0]), max(block.dim, 1)
-            ):
-                asked.setdefault(part.corners.shape[1], []).append((part.cell, part.corners))
-                wanted[part.corners] = True
+        for ids, ring in _corner_rows(block):
+            for some, corners in _without_repeats(ring, max(block.dim, 1)):
+                asked.setdefault(corners.shape[1], []).append((ids[some] + first, corners))
+                wanted[corners] = True
         first += len(block)
     sizes = faces.offsets.diff()
     hits = torch.nn.functional.pad(wanted[faces.nodes].long().cumsum(0), (1, 0))

@@ -12,10 +12,16 @@ from torch import Tensor
 from meshsim.check import InputError, check_index, check_length, check_shape
 from meshsim.ops.neighbors import check_points
 from meshsim.ops.order import morton_order
+from meshsim.ops.scatter import scatter_sum
 
 torch.library.define(
     "meshsim::locate",
     "(Tensor points, Tensor cells, Tensor queries, float tolerance=1e-9) -> (Tensor, Tensor)",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+torch.library.define(
+    "meshsim::interpolate",
+    "(Tensor values, Tensor cells, Tensor ids, Tensor weights, float outside=0.0) -> Tensor",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 _AT_ONCE = 4096  # queries
@@ -119,8 +125,75 @@ def _fake(
     return queries.new_empty(m, dtype=torch.int64), queries.new_empty(m, cells.shape[1])
 
 
-torch.library.impl("meshsim::locate", "CompositeExplicitAutograd", _locate)
-torch.library.register_fake("meshsim::locate", _fake)
+def _corners(values: Tensor, cells: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Which queries lie in a cell, (M,) bool, and the points at its corners (m, k)."""
+    if ids.numel() and int(ids.min()) < -1:
+        raise InputError(f"`ids`: expected -1 or the number of a cell, got {int(ids.min())}")
+    inside = ids >= 0
+    check_index(ids.clamp(min=0)[inside], len(cells), "ids", "cells")
+    corners = cells[ids[inside]]
+    check_index(corners, len(values), "cells")
+    return inside, corners
+
+
+def _interpolate(
+    values: Tensor, cells: Tensor, ids: Tensor, weights: Tensor, outside: float = 0.0
+) -> Tensor:
+    check_shape(values, (None, None), "values")
+    check_shape(cells, (None, None), "cells")
+    check_shape(ids, (None,), "ids")
+    check_shape(weights, (len(ids), cells.shape[1]), "weights")
+    if values.dtype not in (torch.float32, torch.float64, torch.bfloat16):
+        raise InputError(f"`values`: expected float32, float64 or bfloat16, got {values.dtype}")
+    for name, given, want in (
+        ("cells", cells, torch.int64),
+        ("ids", ids, torch.int64),
+        ("weights", weights, values.dtype),
+    ):
+        if given.dtype != want:
+            raise InputError(f"`{name}`: expected {want}, got {given.dtype}")
+    inside, corners = _corners(values, cells, ids)
+    wide = torch.promote_types(values.dtype, torch.float32)
+    out = values.new_full((len(ids), values.shape[1]), outside)
+    total = out.new_zeros(len(corners), values.shape[1], dtype=wide)
+    for corner, weight in zip(corners.unbind(1), weights[inside].to(wide).unbind(1), strict=True):
+        total += weight[:, None] * values[corner].to(wide)
+    out[inside] = total.to(values.dtype)
+    return out
+
+
+def _fake_interpolate(
+    values: Tensor, cells: Tensor, ids: Tensor, weights: Tensor, outside: float = 0.0
+) -> Tensor:
+    return values.new_empty(ids.shape[0], values.shape[1])
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:4])
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """∂f/∂values by sums over the queries of each point, ∂f/∂λ_i = ⟨grad, values_i⟩."""
+    values, cells, ids, weights = ctx.saved_tensors
+    at = cells[ids.clamp(min=0)] if len(cells) else cells.new_zeros(len(ids), cells.shape[1])
+    real = torch.where((ids >= 0)[:, None], weights, 0.0)  # (M, k)
+    to_values = to_weights = None
+    if ctx.needs_input_grad[0]:
+        rows = (real[:, :, None] * grad[:, None]).flatten(0, 1)  # (M k, W)
+        to_values = scatter_sum(rows, at.reshape(-1), 0, dim_size=len(values))
+    if ctx.needs_input_grad[3]:
+        picked = values.index_select(0, at.reshape(-1)).unflatten(0, at.shape)  # (M, k, W)
+        to_weights = (picked * grad[:, None]).sum(2) * (ids >= 0)[:, None]
+    return to_values, None, None, to_weights, None
+
+
+for _name, _reference, _without_data in (
+    ("locate", _locate, _fake),
+    ("interpolate", _interpolate, _fake_interpolate),
+):
+    torch.library.impl(f"meshsim::{_name}", "CompositeExplicitAutograd", _reference)
+    torch.library.register_fake(f"meshsim::{_name}", _without_data)
+torch.library.register_autograd("meshsim::interpolate", _backward, setup_context=_setup)
 
 
 def locate(
@@ -179,14 +252,7 @@ def interpolate(
     """
     check_length(weights, len(ids), "weights", "ids")
     check_shape(weights, (None, cells.shape[1]), "weights")
-    if ids.numel() and int(ids.min()) < -1:
-        raise InputError(f"`ids`: expected -1 or the number of a cell, got {int(ids.min())}")
-    check_index(ids.clamp(min=0)[ids >= 0], len(cells), "ids", "cells")
-    inside = ids >= 0
-    corners = cells[ids[inside]]  # (m, k)
-    check_index(corners, len(values), "cells")
-    trailing = [1] * (values.dim() - 1)
-    picked = values.index_select(0, corners.reshape(-1)).unflatten(0, corners.shape)  # (m, k, …)
-    found = (picked * weights[inside].view(*corners.shape, *trailing)).sum(1)
-    out = found.new_full((len(ids), *values.shape[1:]), outside)
-    return out.masked_scatter(inside.view(-1, *trailing), found)
+    kind = torch.promote_types(values.dtype, weights.dtype)
+    rows = (values.flatten(1) if values.dim() > 1 else values[:, None]).to(kind)  # (N, W)
+    found = torch.ops.meshsim.interpolate(rows, cells, ids, weights.to(kind), outside)
+    return found.reshape(len(ids), *values.shape[1:])

@@ -27,11 +27,16 @@ K = 16
 
 
 def clouds(n: int) -> dict[str, Tensor]:
-    """Uniform points, and a boundary layer whose spacing shrinks a millionfold."""
-    uniform = torch.rand(n, 3, generator=torch.Generator().manual_seed(0))
-    layer = uniform.clone()
-    layer[:, 2] = 10 ** (-6 * layer[:, 2])
-    return {"uniform": uniform, "graded": layer}
+    """Uniform points, and boundary layers whose spacing shrinks a thousand- and a millionfold."""
+    out = {}
+    for dim in (3, 2):
+        uniform = torch.rand(n, dim, generator=torch.Generator().manual_seed(0))
+        out[f"{dim}-D uniform"] = uniform
+        for decades in (3, 6):
+            layer = uniform.clone()
+            layer[:, -1] = 10 ** (-decades * layer[:, -1])
+            out[f"{dim}-D graded 1e{decades}"] = layer
+    return out
 
 
 def paired(ours: Callable[[], object], theirs: Callable[[], object], pairs: int) -> list[float]:
@@ -60,8 +65,6 @@ def cases(name: str, points: Tensor, pairs: int) -> dict[str, dict[str, dict[str
     some = points[: min(n, 2000)]
     indices, distances = ops.knn(points, some, K)
     r = float(np.median(distances[:, -1].double().numpy()))
-    if name == "uniform":
-        r = (K / n / (4 / 3 * np.pi)) ** (1 / 3)
     known = neighbors._knn(points, some, K)
     found, expected = ops.radius(points, some, r), neighbors._radius(points, some, r)
     if not torch.equal(indices, known[0]) or not torch.equal(found[1], expected[1]):

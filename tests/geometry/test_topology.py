@@ -1,5 +1,8 @@
 """Faces and edges against hand counts, brute force and VTK's own tables."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -308,3 +311,15 @@ def test_renumbering_points_changes_names_only(name):
 
 def _rings(faces):
     return faces.nodes.split(faces.offsets.diff().tolist())
+
+
+def test_a_mesh_without_topology_needs_no_operators():
+    """They may have to be compiled first: only who asks for faces or edges waits for that."""
+    code = (
+        "import sys, meshsim;"
+        "m = meshsim.Mesh([[0, 0], [1, 0], [0, 1]], {'triangle': [[0, 1, 2]]});"
+        "m.cell_measures; print('meshsim.ops' in sys.modules); len(m.edges);"
+        "print('meshsim.ops' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["False", "True"]

@@ -19,7 +19,7 @@ DTYPES = (torch.float32, torch.float64)
 def compiled():
     """What is tested is the compiled kernel, unless it is switched off or cannot be built."""
     if native.allowed() and "no C++ compiler" not in native._state["why"]:
-        assert native.active()["locate"]["cpu"] == "native"
+        assert all(native.active()[op]["cpu"] == "native" for op in ("locate", "interpolate"))
 
 
 def rand(*shape, dtype=torch.float64, seed=0):
@@ -141,13 +141,63 @@ def test_gradients_of_interpolation():
     assert torch.autograd.gradgradcheck(f, (values, weights))
 
 
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3), (0,)])
+def test_interpolation_equals_a_loop(shape, dtype):
+    points, cells = mesh(3, 60)
+    queries = rand(90, 3, seed=1) * 1.3
+    ids, weights = locate(points, cells, queries)
+    values, weights = rand(len(points), *shape, dtype=dtype, seed=2), weights.to(dtype)
+    found = interpolate(values, cells, ids, weights, outside=0.25)
+    assert found.dtype == dtype and found.shape == (90, *shape)
+    eps = torch.finfo(dtype).eps
+    for row, cell, weight in zip(found.double(), ids.tolist(), weights.double(), strict=True):
+        want = torch.full(shape, 0.25, dtype=torch.float64)
+        if cell >= 0:
+            want = sum(w * values[i].double() for w, i in zip(weight, cells[cell], strict=True))
+        torch.testing.assert_close(row, want, rtol=0, atol=3 * eps)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.bfloat16])
+def test_interpolation_equals_the_reference(dtype):
+    points, cells = mesh(2, 60)
+    ids, weights = locate(points, cells, rand(3000, 2, seed=1) * 1.3)
+    values, weights = rand(len(points), 3, dtype=dtype), weights.to(dtype)
+    arguments = (values, cells, ids, weights, -1.0)
+    found = torch.ops.meshsim.interpolate(*arguments)
+    assert torch.equal(found, module._interpolate(*arguments))
+
+
+def test_mixed_types_are_promoted():
+    points, cells = mesh(2, 20)
+    ids, weights = locate(points, cells, points)
+    found = interpolate(points.float(), cells, ids, weights)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, points.float().double())
+
+
+def test_gradients_of_interpolated_numbers():
+    points, cells = mesh(2, 10)
+    ids, weights = locate(points, cells, rand(6, 2, seed=1) * 1.5)
+    values = rand(len(points), seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: interpolate(v, cells, ids, weights), (values,))
+    interpolate(values, cells, ids, weights).sum().backward()
+    inside = ids >= 0
+    want = torch.zeros(len(points), dtype=torch.float64)
+    for cell, weight in zip(ids[inside].tolist(), weights[inside], strict=True):
+        for i, w in zip(cells[cell].tolist(), weight.tolist(), strict=True):
+            want[i] += w
+    torch.testing.assert_close(values.grad, want)
+
+
 def test_same_bits_for_any_number_of_threads():
     points, cells = mesh(3)
     queries, before, results = rand(3000, 3), torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            results.append(OP(points, cells, queries))
+            found = OP(points, cells, queries)
+            results.append((*found, interpolate(points, cells, *found)))
     finally:
         torch.set_num_threads(before)
     assert all(all(map(torch.equal, results[0], again)) for again in results[1:])
@@ -156,6 +206,9 @@ def test_same_bits_for_any_number_of_threads():
 def test_dispatcher_contract():
     points, cells = mesh(3, 20)
     opcheck(OP.default, (points, cells, rand(9, 3)))
+    ids, weights = OP(points, cells, rand(9, 3) * 1.5)
+    values = rand(len(points), 2).requires_grad_()
+    opcheck(torch.ops.meshsim.interpolate.default, (values, cells, ids, weights))
 
 
 def test_compiles_whole():
@@ -199,3 +252,30 @@ def test_bad_ids_are_named():
             interpolate(X, TRIANGLE, torch.tensor(ids), weights)
     with pytest.raises((ValueError, TypeError), match="weights"):
         interpolate(X, TRIANGLE, torch.tensor([0]), weights[:, :2])
+
+
+V, ID, W = torch.zeros(3, 2), torch.tensor([0]), torch.full((1, 3), 1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((V[:, 0], TRIANGLE, ID, W), "`values`: expected shape"),
+        ((V.half(), TRIANGLE, ID, W.half()), "`values`: expected float32, float64 or bfloat16"),
+        ((V, TRIANGLE, ID, W.double()), "`weights`: expected"),
+        ((V, TRIANGLE, ID, W[:, :2]), "`weights`: expected shape"),
+        ((V, TRIANGLE, ID, W[:0]), "`weights`: expected shape"),
+        ((V, TRIANGLE.int(), ID, W), "`cells`: expected"),
+        ((V, TRIANGLE[0], ID, W), "`cells`: expected shape"),
+        ((V, TRIANGLE, ID.int(), W), "`ids`: expected"),
+        ((V, TRIANGLE, ID[None], W), "`ids`: expected shape"),
+        ((V, TRIANGLE, ID + 1, W), "`ids`: index 1 at row 0"),
+        ((V, TRIANGLE, ID - 2, W), "`ids`: expected -1 or the number of a cell, got -2"),
+        ((V, TRIANGLE + 1, ID, W), "`cells`: index 3 at row 0"),
+        ((V, TRIANGLE[:0], ID, W), "`ids`: index 0 at row 0"),
+    ],
+)
+def test_bad_interpolation_is_named(arguments, message):
+    for call in (torch.ops.meshsim.interpolate, module._interpolate):
+        with pytest.raises(ValueError, match=message):
+            call(*arguments)

@@ -129,6 +129,60 @@ def test_scattered_queries_over_many_points():
     assert all(map(torch.equal, a, b))
 
 
+def crowds(dim, dtype):
+    """Points and radii for the cells of a grid: on their sides, crowded, far apart, one cell."""
+    axis = torch.arange(-3, 4) / 8
+    lattice = torch.cartesian_prod(*[axis] * dim).reshape(-1, dim).to(dtype) + 5
+    places = rand(9, dim) * 10
+    clusters = (places[:, None] + rand(9, 90, dim, seed=4) * 0.01).flatten(0, 1).to(dtype)
+    layer = rand(900, dim, dtype=dtype)
+    layer[:, -1] = 10 ** (-3 * layer[:, -1])
+    return {
+        "lattice": (lattice, (0.125, 0.25, 0.375)),
+        "clusters": (clusters, (0.002, 0.005, 0.3)),
+        "layer": (layer, (0.003, 0.05)),
+        "one cell": (rand(400, dim, dtype=dtype), (3.0,)),
+        "fine": (rand(900, dim, dtype=dtype), (1e-6, 1e-9)),  # the second is for the tree
+    }
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_cells_of_the_grid_hide_nothing(dim, dtype):
+    for name, (points, radii) in crowds(dim, dtype).items():
+        outside = torch.cat([points[:40] - 0.2, points[:40] + 3 * radii[-1], points[:5] * 1e6])
+        for r in radii:
+            for queries in (points, torch.cat([points[::7], outside])):
+                found, known = OPS.radius(points, queries, r), neighbors._radius(points, queries, r)
+                assert all(map(torch.equal, found, known)), (name, r)
+        found = OPS.radius(points, points, radii[-1], None, None, 5)
+        assert torch.equal(found[1], neighbors._radius(points, points, radii[-1], None, None, 5)[1])
+
+
+def test_one_query_of_very_many_points():
+    points = rand(4000, 2)
+    assert rows_of(*radius(points, points[:1], 0.9)) == loop_radius(points, points[:1], 0.9)
+
+
+def test_neighbours_on_the_sphere_are_decided_in_float64():
+    # distances within a few roundings of r: float32 could not tell them apart
+    turn = torch.linspace(0, 6.28, 500, dtype=torch.float64)
+    circle = torch.stack([turn.cos(), turn.sin()], 1)
+    for points in (circle, circle.float(), circle * (1 + 1e-7 * torch.randn(500, 1).double())):
+        centre = torch.zeros(1, 2, dtype=points.dtype)
+        assert rows_of(*radius(points, centre, 1.0)) == loop_radius(points, centre, 1.0)
+        assert 0 < len(radius(points, centre, 1.0)[1]) < 500 or points is circle
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_many_batches_in_one_grid(dim):
+    points, generator = rand(900, dim), torch.Generator().manual_seed(6)
+    cuts = torch.randint(0, 901, (60,), generator=generator).sort().values
+    batch = torch.cat([torch.tensor([0]), cuts, torch.tensor([900])])
+    found = OPS.radius(points, points, 0.3, batch, batch)
+    assert all(map(torch.equal, found, neighbors._radius(points, points, 0.3, batch, batch)))
+
+
 @pytest.mark.parametrize("dim", [2, 3])
 def test_the_radius_graph_is_symmetric(dim):
     points = clouds(dim, torch.float32)["graded"]
@@ -179,12 +233,14 @@ def test_boundary_is_inside():
 
 
 def test_same_bits_for_any_number_of_threads():
-    points = rand(3000, 3, dtype=torch.float32)
+    points = rand(50_000 if native.active()["knn"]["cpu"] == "native" else 3000, 3)
+    r = 2.5 * len(points) ** (-1 / 3)
     before, results = torch.get_num_threads(), []
     try:
-        for threads in (1, 2, 3):
+        for threads in (1, 2, 3, 1):
             torch.set_num_threads(threads)
-            results.append((*OPS.radius(points, points, 0.1), *OPS.knn(points, points, 9)))
+            found = (*OPS.radius(points, points, r), *OPS.radius(points[:9], points, 1e-9))
+            results.append((*found, *OPS.knn(points, points, 9)))
     finally:
         torch.set_num_threads(before)
     for again in results[1:]:

@@ -100,6 +100,19 @@ def test_one_way_edges_still_give_a_permutation():
     assert sorted(rcm_order(edge_index, 7).tolist()) == list(range(7))
 
 
+def test_same_bits_for_any_number_of_threads():
+    points = (rand(70_000, 3) * 300).round()  # many in one place
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 1):
+            torch.set_num_threads(threads)
+            results.append(morton_order(points))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(results[0], again) for again in results[1:])
+    assert torch.equal(results[0], order._morton(points))
+
+
 def test_dispatcher_contract():
     opcheck(OPS.morton_order.default, (rand(20, 3),))
     opcheck(OPS.rcm_order.default, (torch.tensor([0, 1, 2, 2]), torch.tensor([1, 0])))

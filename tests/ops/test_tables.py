@@ -127,6 +127,82 @@ def test_each_row_of_a_cell_is_in_one_face():
     assert not bool((internal[1:] & ~internal[:-1]).any()) and (table.owner >= 0).all()
 
 
+def prisms(n_points, n_cells, seed=0):
+    """Hexagonal prisms at random, some collapsed: faces of four and six corners."""
+    generator = torch.Generator().manual_seed(seed)
+    nodes = torch.randint(0, n_points, (n_cells, 12), generator=generator)
+    nodes[n_cells // 2 :, :6] = nodes[: n_cells - n_cells // 2, 6:]  # on the prism before
+    nodes[::5, 3] = nodes[::5, 2]
+    ends = torch.tensor([[5, 4, 3, 2, 1, 0], [6, 7, 8, 9, 10, 11]])
+    sides = torch.tensor([[i, (i + 1) % 6, (i + 1) % 6 + 6, i + 6] for i in range(6)])
+    ids = torch.arange(n_cells)
+    return [(nodes, sides, ids), (nodes, ends, ids)]
+
+
+@pytest.mark.parametrize(("points", "cells"), [(14, 30), (60, 40), (3000, 500), (40_000, 300)])
+def test_faces_of_many_corners(points, cells):
+    parts = prisms(points, cells)
+    table = cells_to_faces(parts, points, 3)
+    want = {}
+    row = 0
+    for nodes, local, _ in parts:
+        for c, cell in enumerate(nodes.tolist()):
+            for face in local.tolist():
+                ring = [cell[i] for i in face]
+                ring = [
+                    p for p, before in zip(ring, ring[-1:] + ring[:-1], strict=True) if p != before
+                ]
+                if len(ring) >= 3:
+                    want.setdefault(tuple(sorted(ring)), []).append((c, row))
+                row += 1
+    found = {}
+    for f in range(len(table.owner)):
+        ring = table.corners[table.offsets[f] : table.offsets[f + 1]].tolist()
+        rows = table.rows[table.row_offsets[f] : table.row_offsets[f + 1]].tolist()
+        found[tuple(sorted(ring))] = rows
+        cells_of = sorted(want[tuple(sorted(ring))])
+        assert table.owner[f] == cells_of[0][0]
+        assert table.neighbour[f] == (cells_of[1][0] if len(cells_of) > 1 else -1)
+    assert found == {key: [r for _, r in sorted(rows)] for key, rows in want.items()}
+    for a, b in zip(table, reference_faces(parts, points, 3), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_cells_numbered_in_disorder():
+    _, blocks = mesh(["tetra", "wedge"], 60, 200)
+    parts = face_parts(blocks)
+    mixed = torch.randperm(400, generator=torch.Generator().manual_seed(2)) * 5_000_000
+    parts = [(nodes, local, mixed[ids]) for nodes, local, ids in parts]
+    for a, b in zip(cells_to_faces(parts, 60), reference_faces(parts, 60, 1), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_fan_around_one_point():
+    n = 3000
+    ring = torch.arange(1, n + 1)
+    cells = torch.stack([torch.zeros_like(ring), ring, ring % n + 1], 1)
+    sides = torch.tensor([[0, 1], [1, 2], [2, 0]])
+    table = cells_to_faces([(cells, sides, torch.arange(n))], n + 1, 2)
+    assert (table.neighbour >= 0).sum() == n and len(table.owner) == 2 * n
+    assert len(cells_to_edges([(cells, sides)], n + 1)) == 2 * n
+
+
+def test_same_bits_for_any_number_of_threads():
+    _, blocks = mesh(["tetra", "hexahedron"], 15_000, 20_000)
+    edges, faces = edge_parts(blocks), face_parts(blocks)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 4, 7, 1):
+            torch.set_num_threads(threads)
+            results.append((cells_to_edges(edges, 15_000), *cells_to_faces(faces, 15_000, 3)))
+    finally:
+        torch.set_num_threads(before)
+    for again in results[1:]:
+        assert all(map(torch.equal, results[0], again))
+    for a, b in zip(results[0][1:], reference_faces(faces, 15_000, 3), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_strided_nodes():
     _, blocks = mesh(["tetra"], 50, 60)
     (nodes, local, ids), *_ = face_parts(blocks)
@@ -203,5 +279,7 @@ def test_bad_lists_are_named():
             faces([NODES], [RING], [], 3, 1)
         with pytest.raises(ValueError, match="`cells`: expected"):
             faces([NODES], [RING], [torch.arange(2)], 3, 1)
+        with pytest.raises(ValueError, match="`cells`: index 2147483648"):
+            faces([NODES], [RING], [IDS + 2**31], 3, 1)
         with pytest.raises(ValueError, match="`cells`: index -1"):
             faces([NODES], [RING], [IDS - 1], 3, 1)
