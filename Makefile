@@ -35,8 +35,9 @@ format: $(READY)
 verify: $(READY)
 	@set -e; for f in tests/verify/$(or $(ONLY),*).py; do echo "== $$f"; $(BIN)/python $$f; done
 
+# About half an hour on two idle cores; `make bench ONLY=blocks QUICK=1` for one, small.
 bench: $(READY)
-	@set -e; for f in tests/benchmarks/bm_$(or $(ONLY),*).py; do echo "== $$f"; $(BIN)/python $$f; done
+	@$(BIN)/python tests/benchmarks/run.py $(ONLY) $(if $(QUICK),--quick)
 
 clean:
 	rm -rf $(VENV) demo

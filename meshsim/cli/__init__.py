@@ -24,6 +24,7 @@ OURS = r"meshsim\b|torch\.utils\._contextlib"
 
 
 def _app() -> typer.Typer:
+    from meshsim.cli.bench import bench
     from meshsim.cli.convert import convert
     from meshsim.cli.demo import demo
     from meshsim.cli.doctor import doctor
@@ -44,7 +45,7 @@ def _app() -> typer.Typer:
         rich_markup_mode=None,
     )
     commands: list[Callable[..., None]] = [info, convert, preprocess, generate, train, evaluate]
-    commands += [predict, rollout, view, doctor, demo]
+    commands += [predict, rollout, view, doctor, bench, demo]
     for command in commands:
         app.command()(command)
 

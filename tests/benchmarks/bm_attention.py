@@ -15,39 +15,18 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
-from torch_geometric.utils import scatter, softmax
 
 from meshsim import native
+from meshsim.benchmarks import Attention, gathered
 from meshsim.ops import csr_attention
 from meshsim.ops.adjacency import adjacency
 from meshsim.ops.attention import entries_by_column
-from tests.benchmarks.meshes import peak_bytes, tetra_graph, triangle_graph
-
-SIZES: dict[str, Callable[[], tuple[Tensor, int]]] = {
-    "200": lambda: triangle_graph(200),
-    "2k": lambda: triangle_graph(2_000),
-    "30k": lambda: tetra_graph(30_000),
-    "300k": lambda: tetra_graph(550_000),
-}
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def gathered(sender: Tensor, receiver: Tensor, nodes: int, heads: int) -> Attention:
-    """As in PyG: gather, softmax, scatter."""
-
-    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        split = (t.unflatten(1, (heads, -1)) for t in (q[receiver], k[sender], v[sender]))
-        qi, kj, vj = split
-        s = (qi * kj).sum(2) * kj.shape[2] ** -0.5
-        p = softmax(s, receiver, num_nodes=nodes)
-        return scatter((p[:, :, None] * vj).flatten(1), receiver, 0, nodes, "sum")
-
-    return run
+from meshsim.timing import peak_bytes
+from tests.benchmarks.meshes import SIZES
 
 
 def sparse(rowptr: Tensor, col: Tensor, nodes: int, heads: int) -> Attention:

@@ -1,52 +1,58 @@
-"""One message block against PyG, PhysicsNeMo's fastest form and torch.compile, in one process.
+"""One message block against PyG, PhysicsNeMo and torch.compile, in one process.
 
-Run: python tests/benchmarks/bm_blocks.py [--threads N] [--sizes 2k 30k] [--json]
-     [--variant native|reference]
+Run: python tests/benchmarks/bm_blocks.py [--threads N] [--sizes 2k 30k] [--only PyG meshsim]
+     [--compile] [--variant native|reference] [--json]
 
 Interleaved rounds; for each variant the median of (time of PyG / its time) in the same round, with
-the range, peak memory over the inputs in units of E·H·4 bytes, and the error against float64.
-Fails if the variant under test is not the one active.
+the range, peak memory over the inputs and memory kept for the backward pass in units of E·H·4
+bytes, and the errors against float64.
+
+PyG and `split` run our MLP, whose LayerNorm stays in float32 under autocast; that of PhysicsNeMo is
+torch's, whose gradients are wrong there on a CPU. Fails if the variant under test is not active.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from meshsim import native
+from meshsim.benchmarks import Block, Messages
 from meshsim.nn import MessageBlock, pass_messages
+from meshsim.nn.message import has_native
 from meshsim.ops.adjacency import adjacency
-from tests.benchmarks.meshes import peak_bytes, tetra_graph, triangle_graph
+from meshsim.timing import (
+    against,
+    interleave,
+    machine,
+    peak_bytes,
+    relative_error,
+    require,
+    saved_tensors,
+)
+from tests.benchmarks import physicsnemo_peer
+from tests.benchmarks.meshes import SIZES
 
-SIZES: dict[str, Callable[[], tuple[Tensor, int]]] = {
-    "2k": lambda: triangle_graph(2_000),
-    "30k": lambda: tetra_graph(30_000),
-    "300k": lambda: tetra_graph(300_000),
-}
-Block = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Row = dict[str, float]
 
 
-def concatenated(block: MessageBlock, sender: Tensor, receiver: Tensor) -> Block:
-    """As in PyG: gather, concatenate, MLP, scatter."""
+@dataclass(frozen=True)
+class Variant:
+    """A way to compute a block: the call, its weights, and the type that edges are kept in."""
 
-    def run(x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-        e = e + block.edge(torch.cat([e, x[sender], x[receiver]], 1))
-        total = torch.zeros_like(x).index_add_(0, receiver, e)
-        return x + block.node(torch.cat([x, total], 1)), e
-
-    return run
+    run: Block
+    weights: list[nn.Parameter]
+    edges: torch.dtype = torch.float32
 
 
 def split(block: MessageBlock, sender: Tensor, receiver: Tensor) -> Block:
-    """As PhysicsNeMo's `do_concat_trick`: the first layer's node products once a node."""
+    """PhysicsNeMo's `do_concat_trick` in torch: the first layer's node products once a node."""
 
     def run(x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
         first = block.edge.layers[0]
@@ -68,79 +74,105 @@ def bfloat16(run: Block) -> Block:
     return low
 
 
-def variants(block: MessageBlock, edges: Tensor, nodes: int, compiled: bool) -> dict[str, Block]:
+def variants(block: MessageBlock, edges: Tensor, nodes: int, compiled: bool) -> dict[str, Variant]:
+    """All that can be measured here, PyG first."""
+    weights = list(block.parameters())
     table = adjacency(edges, nodes)
-    sender, receiver = edges
+    plain = Messages(block.edge, block.node)
+
+    def theirs(x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        return plain(x, e, edges)
 
     def ours(x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
         return pass_messages([block], x, e, table)
 
+    trick = split(block, *edges)
     out = {
-        "PyG": concatenated(block, sender, receiver),
-        "split": split(block, sender, receiver),
-        "split autocast": bfloat16(split(block, sender, receiver)),
-        "meshsim": ours,
-        "meshsim bf16 products": bfloat16(ours),
+        "PyG": Variant(theirs, weights),
+        "PyG autocast": Variant(bfloat16(theirs), weights),
+        "split": Variant(trick, weights),
+        "split autocast": Variant(bfloat16(trick), weights),
+        "meshsim": Variant(ours, weights),
+        "meshsim bf16 products": Variant(bfloat16(ours), weights),
     }
     if compiled:
-        out["torch.compile(split)"] = torch.compile(split(block, sender, receiver), dynamic=False)
+        out["torch.compile(PyG)"] = Variant(torch.compile(theirs, dynamic=False), weights)
+        out["torch.compile(split)"] = Variant(torch.compile(trick, dynamic=False), weights)
+    if physicsnemo_peer.installed():
+        for name, quick in (("PhysicsNeMo", False), ("PhysicsNeMo trick", True)):
+            run, own = physicsnemo_peer.message_block(block, edges, nodes, quick)
+            out[name] = Variant(run, own)
+            out[f"{name} autocast"] = Variant(bfloat16(run), own)
+    low = torch.zeros(1, block.width, dtype=torch.bfloat16)
+    if has_native(block, low.float(), low):
+        out["meshsim bf16 edges"] = Variant(bfloat16(ours), weights, torch.bfloat16)
     return out
 
 
-def errors(run: Block, exact: Block, x: Tensor, e: Tensor, block: nn.Module) -> tuple[float, float]:
-    """Relative errors of values and of the LayerNorm's gradients against float64."""
-    found, right = [], []
-    for call, dtype, out in ((run, torch.float32, found), (exact, torch.float64, right)):
-        block.to(dtype)
-        a, b = x.to(dtype).requires_grad_(), e.to(dtype).requires_grad_()
-        y = torch.cat(call(a, b))
-        out += [y, torch.autograd.grad((y * y).sum() / 2, block.edge.norm.weight)[0]]
+def gradients(variant: Variant, x: Tensor, e: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
+    """Values, and the gradient of Σ y²/2 with respect to the edge norm's weight."""
+    a, b = x.clone().requires_grad_(), e.to(variant.edges, copy=True).requires_grad_()
+    y = torch.cat([t.to(x.dtype) for t in variant.run(a, b)])
+    return y.detach(), torch.autograd.grad((y * y).sum() / 2, norm)[0]
+
+
+def errors(
+    runs: dict[str, Variant], block: MessageBlock, x: Tensor, e: Tensor
+) -> dict[str, list[float]]:
+    """Relative errors of values and of the LayerNorm's gradient against PyG's in float64."""
+    norm = block.edge.norm.weight
+    block.double()
+    exact = gradients(Variant(runs["PyG"].run, [], torch.float64), x.double(), e.double(), norm)
     block.float()
-    values, norms = ((f.double() - r).norm() / r.norm() for f, r in zip(found, right, strict=True))
-    return float(values), float(norms)
+    out = {}
+    for name, variant in runs.items():
+        found = gradients(variant, x, e, norm)
+        out[name] = [relative_error([f], [t]) for f, t in zip(found, exact, strict=True)]
+    return out
 
 
-def measure(options: argparse.Namespace, size: str) -> dict[str, dict[str, dict[str, float]]]:
+def measure(options: argparse.Namespace, size: str) -> dict[str, dict[str, Row]]:
+    """{case: {variant: figures}}."""
     edges, nodes = SIZES[size]()
     torch.manual_seed(0)
     block = MessageBlock(options.width, 2, "relu")
     x, e = torch.randn(nodes, options.width), torch.randn(edges.shape[1], options.width)
     runs = variants(block, edges, nodes, options.compile)
-    exact = runs["PyG"]
-    unit = e.numel() * 4
+    if options.only:
+        runs = {name: runs[name] for name in options.only if name in runs}
+    given = {name: (x, e.to(v.edges)) for name, v in runs.items()}
+    tables = [edges, *vars(adjacency(edges, nodes)).values()]
 
-    def forward(run: Block) -> None:
+    def forward(name: str) -> None:
         with torch.no_grad():
-            run(x, e)
+            runs[name].run(*given[name])
 
-    def both(run: Block) -> None:
-        a, b = x.detach().requires_grad_(), e.detach().requires_grad_()
-        torch.autograd.grad(run(a, b), [a, b, *block.parameters()], (x, e))
+    def both(name: str) -> None:
+        a, b = (t.detach().requires_grad_() for t in given[name])
+        y = runs[name].run(a, b)
+        torch.autograd.grad(y, [a, b, *runs[name].weights], [t.detach() for t in y])
 
-    out: dict[str, dict[str, dict[str, float]]] = {}
-    accuracy = {name: errors(run, exact, x, e, block) for name, run in runs.items()}
-    for mode, call in (("forward", forward), ("forward+backward", both)):
-        seconds: dict[str, list[float]] = {name: [] for name in runs}
-        for i in range(options.rounds + 1):
-            for name, run in runs.items():
-                began = time.perf_counter()
-                call(run)
-                if i:
-                    seconds[name].append(time.perf_counter() - began)
-        rows = {}
-        for name, run in runs.items():
-            pairs = zip(seconds["PyG"], seconds[name], strict=True)
-            ratios = sorted(a / b for a, b in pairs)
-            rows[name] = {
-                "ratio": statistics.median(ratios),
-                "low": ratios[0],
-                "high": ratios[-1],
-                "milliseconds": 1e3 * statistics.median(seconds[name]),
-                "peak_bytes": (peak := peak_bytes(partial(call, run))),
-                "units": peak / unit,
-                "error": accuracy[name][0],
-                "norm_error": accuracy[name][1],
-            }
+    def kept(name: str) -> tuple[float, float]:
+        a, b = (t.detach().requires_grad_() for t in given[name])
+        found = saved_tensors(lambda: runs[name].run(a, b), [*runs[name].weights, *tables])
+        sizes = [t.untyped_storage().nbytes() for t in found]
+        wide = [t.untyped_storage().nbytes() for t in found if t.numel() >= e.numel()]
+        return sum(sizes), sum(wide)
+
+    accuracy = errors(runs, block, x, e)
+    calls: dict[str, Callable[[str], None]] = {"forward": forward, "forward+backward": both}
+    out: dict[str, dict[str, Row]] = {}
+    for mode in options.modes:
+        bound = {name: partial(calls[mode], name) for name in runs}
+        rows = against(interleave(bound, options.rounds, options.seconds), "PyG")
+        for name, row in rows.items():
+            row["peak_bytes"] = peak_bytes(bound[name])
+            row["units"] = row["peak_bytes"] / (4 * e.numel())
+            row["error"], row["norm_error"] = accuracy[name]
+            if mode != "forward":
+                row["saved_units"], row["saved_on_edges"] = (
+                    s / (4 * e.numel()) for s in kept(name)
+                )
         out[f"{size} {mode}"] = rows
     return out
 
@@ -149,31 +181,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=90.0, help="for each case, about")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--sizes", nargs="*", default=["2k", "30k"], choices=list(SIZES))
+    modes = ["forward", "forward+backward"]
+    parser.add_argument("--modes", nargs="*", default=modes, choices=modes)
+    parser.add_argument("--only", nargs="*", help="variants by name, PyG among them")
     parser.add_argument("--variant", default="native", choices=["reference", "native"])
     parser.add_argument("--compile", action="store_true", help="torch.compile too (slow to start)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    running = native.active()["edge_block"]
-    if running["cpu"] != options.variant:
-        raise SystemExit(f"edge_block runs as {running['cpu']}: {running['why']}")
-    found = {}
+    require(["edge_block", "node_block"], options.variant)
+    found: dict[str, dict[str, Row]] = {}
     for size in options.sizes:
         found |= measure(options, size)
     if options.json:
         print(json.dumps(found))
         return
-    print(
-        f"{options.variant} ({native.isa()}), {options.threads} threads, torch {torch.__version__}"
-    )
+    print(f"{machine()}, {options.threads} threads; {physicsnemo_peer.WHAT}")
     for case, rows in found.items():
         print(case)
         for name, row in rows.items():
+            kept = ""
+            if "saved_units" in row:
+                kept = f", kept {row['saved_units']:.2f} ({row['saved_on_edges']:.2f} on edges)"
             print(
-                f"  {name:24s}{row['milliseconds']:9.1f} ms  x PyG {row['ratio']:6.2f}"
-                f" [{row['low']:.2f}-{row['high']:.2f}]  peak {row['units']:5.2f} E·H·4"
+                f"  {name:28s}{row['milliseconds']:9.1f} ms  x PyG {row['ratio']:6.2f}"
+                f" [{row['low']:.2f}-{row['high']:.2f}]  peak {row['units']:5.2f} E·H·4{kept}"
                 f"  error {row['error']:.1e}, of LayerNorm's gradient {row['norm_error']:.1e}"
             )
 

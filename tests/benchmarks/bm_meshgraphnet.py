@@ -1,24 +1,25 @@
 """MeshGraphNet against the same network written with PyG, side by side in one process.
 
 Run: python tests/benchmarks/bm_meshgraphnet.py [--nodes 950] [--width 64] [--depth 8] …
-Prints milliseconds (20th percentile and minimum of interleaved calls) and the ratio; fails if
-the two networks disagree or if an operator's variant is not the one asked for.
+Interleaved rounds; ratios are of PyG's time in the same round, errors against PyG's network in
+float64. Fails if the two networks disagree or if an operator's variant is not the one asked for.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import MessagePassing
 
-from meshsim import native
+from meshsim.benchmarks import Messages
 from meshsim.models import MeshGraphNet
+from meshsim.timing import against, interleave, machine, peak_bytes, relative_error, require
 
 ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
@@ -40,23 +41,6 @@ class Recipe:
         return nn.Sequential(*layers[:-1], *[nn.LayerNorm(outputs)] * norm)
 
 
-class PlainBlock(MessagePassing):
-    def __init__(self, recipe: Recipe):
-        super().__init__(aggr="sum")
-        width = recipe.width
-        self.edge, self.node = recipe.mlp(3 * width, width), recipe.mlp(2 * width, width)
-
-    def forward(self, x: Tensor, e: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
-        e = e + self.edge_updater(edge_index, x=x, e=e)
-        return x + self.node(torch.cat([x, self.propagate(edge_index, e=e)], 1)), e
-
-    def edge_update(self, x_i: Tensor, x_j: Tensor, e: Tensor) -> Tensor:
-        return self.edge(torch.cat([e, x_j, x_i], 1))
-
-    def message(self, e: Tensor) -> Tensor:
-        return e
-
-
 class Plain(nn.Module):
     """The usual PyG implementation: gather, concatenate, MLP, scatter."""
 
@@ -64,7 +48,13 @@ class Plain(nn.Module):
         super().__init__()
         self.encode_node = recipe.mlp(nodes_in, recipe.width)
         self.encode_edge = recipe.mlp(edges_in, recipe.width)
-        self.blocks = nn.ModuleList(PlainBlock(recipe) for _ in range(recipe.depth))
+        self.blocks = nn.ModuleList(
+            Messages(
+                recipe.mlp(3 * recipe.width, recipe.width),
+                recipe.mlp(2 * recipe.width, recipe.width),
+            )
+            for _ in range(recipe.depth)
+        )
         self.decode = recipe.mlp(recipe.width, out, norm=False)
 
     def forward(self, graph: SimpleNamespace) -> Tensor:
@@ -99,13 +89,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--variant", default="native", choices=["native", "reference"])
     parser.add_argument("--bf16-products", action="store_true", help="oneDNN bf16 matmul")
+    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.bf16_products:
         torch.backends.mkldnn.matmul.fp32_precision = "bf16"
-    for op in ("edge_block", "node_block"):
-        if native.active()[op]["cpu"] != options.variant:
-            raise SystemExit(f"{op} runs as {native.active()[op]['cpu']}, not {options.variant}")
+    require(["edge_block", "node_block"], options.variant)
 
     graph = ring_graph(options.nodes, options.degree)
     torch.manual_seed(0)
@@ -114,34 +103,50 @@ def main() -> None:
     ours = MeshGraphNet(12, 3, {"u": 3}, **asdict(recipe))
     ours.load_state_dict(dict(zip(ours.state_dict(), plain.state_dict().values(), strict=True)))
     nets = {"PyG": plain, "meshsim": lambda g: ours(g)["mesh"]["u"]}
-    difference = (nets["PyG"](graph) - nets["meshsim"](graph)).abs().max().item()
-    if difference > (0.1 if options.bf16_products else 1e-4):
-        raise SystemExit(f"the networks disagree by {difference}")
+    weights = {"PyG": plain, "meshsim": ours}
+    with torch.no_grad():
+        found = {name: net(graph) for name, net in nets.items()}
+        double = SimpleNamespace(**{k: _double(v) for k, v in vars(graph).items()})
+        exact = plain.double()(double)
+        plain.float()
+    errors = {name: relative_error([y], [exact]) for name, y in found.items()}
+    if errors["meshsim"] > (0.1 if options.bf16_products else 1e-4):
+        raise SystemExit(f"the networks disagree: errors {errors}")
 
     def infer(name: str) -> None:
         with torch.no_grad():
             nets[name](graph)
 
     def train(name: str) -> None:
-        (plain if name == "PyG" else ours).zero_grad()
+        weights[name].zero_grad()
         nets[name](graph).square().mean().backward()
 
-    print(
-        f"{options.nodes} nodes, {options.nodes * options.degree} edges, width {options.width}, "
-        f"{options.depth} blocks of {options.activation} MLPs with {options.hidden_layers} hidden "
-        f"layers, {options.threads} threads, largest difference {difference:.1e}"
+    case = (
+        f"{options.nodes} nodes, {options.nodes * options.degree} edges, width {options.width},"
+        f" {options.depth} blocks"
     )
-    for title, work in (("forward", infer), ("forward+backward", train)):
-        seconds: dict[str, list[float]] = {name: [] for name in nets}
-        for _ in range(options.repeats):
-            for name in nets:
-                began = time.perf_counter()
-                work(name)
-                seconds[name].append(time.perf_counter() - began)
-        ordered = {name: sorted(s) for name, s in seconds.items()}
-        fifth = {name: s[len(s) // 5] * 1e3 for name, s in ordered.items()}
-        text = ", ".join(f"{n} {fifth[n]:.1f} ms (min {ordered[n][0] * 1e3:.1f})" for n in nets)
-        print(f"{title:17s} {text}, PyG/meshsim {fifth['PyG'] / fifth['meshsim']:.2f}")
+    report = {}
+    for mode, work in (("forward", infer), ("forward+backward", train)):
+        bound = {name: partial(work, name) for name in nets}
+        rows = against(interleave(bound, options.repeats), "PyG")
+        for name, row in rows.items():
+            row.update(peak_bytes=peak_bytes(bound[name]), error=errors[name])
+        report[f"{case} {mode}"] = rows
+    if options.json:
+        print(json.dumps(report))
+        return
+    print(f"{machine()}, {options.threads} threads")
+    for title, rows in report.items():
+        print(title)
+        for name, row in rows.items():
+            print(
+                f"  {name:8s}{row['milliseconds']:9.1f} ms  x PyG {row['ratio']:6.2f}"
+                f" [{row['low']:.2f}-{row['high']:.2f}]  error {row['error']:.1e}"
+            )
+
+
+def _double(x: Tensor) -> Tensor:
+    return x.double() if x.is_floating_point() else x
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from meshsim import native, ops
 from meshsim.ops import neighbors
+from tests.benchmarks import physicsnemo_peer
 
 K = 16
 
@@ -89,6 +90,17 @@ def cases(name: str, points: Tensor, pairs: int) -> dict[str, dict[str, dict[str
                 "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 "error": error[op],
             }
+        }
+    if name == "uniform" and physicsnemo_peer.installed():
+        theirs_too = physicsnemo_peer.within(points, r)
+        ratios = paired(ours["radius"], theirs_too, pairs)
+        count = len(ours["radius"]()[1])
+        out[f"radius {name} {n}"]["PhysicsNeMo"] = {
+            "ratio": statistics.median(ratios),
+            "low": min(ratios),
+            "high": max(ratios),
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "error": abs(theirs_too().shape[1] / count - 1),
         }
     return out
 

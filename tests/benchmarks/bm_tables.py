@@ -20,41 +20,12 @@ import torch
 from torch import Tensor
 
 from meshsim import native, ops
-from meshsim.geometry.cells import cell_edges, cell_faces
-
-EDGES = torch.tensor(cell_edges("tetra"))
-FACES = torch.tensor([face for face, _ in cell_faces("tetra")])
-CORNERS = ((0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1))
-TETRA = ((0, 1, 2, 6), (0, 2, 3, 6), (0, 3, 7, 6), (0, 7, 4, 6), (0, 4, 5, 6), (0, 5, 1, 6))
-
-
-def cube(side: int) -> tuple[Tensor, int]:
-    """(6 · side³, 4) tetrahedra and the number of points."""
-    at = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    n = side + 1
-    number = [((at[:, 0] + a) * n + at[:, 1] + b) * n + at[:, 2] + c for a, b, c in CORNERS]
-    box = np.stack(number, 1)
-    return torch.from_numpy(np.concatenate([box[:, list(t)] for t in TETRA])), n**3
+from meshsim.benchmarks import EDGES, FACES, cube, numpy_faces
 
 
 def numpy_edges(cells: Any, n: int) -> Any:
     pairs = cells[:, EDGES.numpy()].reshape(-1, 2)
     return np.unique(pairs.min(1) * n + pairs.max(1))
-
-
-def numpy_faces(cells: Any) -> tuple[Any, Any]:
-    rows = np.sort(cells[:, FACES.numpy()].reshape(-1, 3), 1)
-    order = np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))
-    rows = rows[order]
-    first = np.ones(len(rows), dtype=bool)
-    first[1:] = (rows[1:] != rows[:-1]).any(1)
-    start = np.flatnonzero(first)
-    cell = order // 4
-    count = np.diff(start, append=len(rows))
-    neighbour = np.where(count > 1, cell[np.minimum(start + 1, len(rows) - 1)], -1)
-    owner = cell[start]
-    by = np.lexsort((neighbour, owner, neighbour < 0))
-    return owner[by], neighbour[by]
 
 
 def paired(ours: Callable[[], object], theirs: Callable[[], object], pairs: int) -> list[float]:

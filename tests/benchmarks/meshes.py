@@ -1,27 +1,13 @@
-"""Graphs of fixed meshes, and the memory that a call takes, for the benchmarks."""
+"""Graphs of fixed meshes from gmsh, for the benchmarks."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-PAGE = 4096
-
-
-def _graph(cells: Tensor) -> tuple[Tensor, int]:
-    from meshsim.graph.mesh_graph import directed
-
-    pairs = [(i, j) for i in range(cells.shape[1]) for j in range(i)]
-    both = torch.cat([cells[:, pair] for pair in pairs]).sort(1).values
-    used = torch.unique(both, dim=0)
-    sender, receiver = directed(used)
-    order = receiver.argsort(stable=True)
-    return torch.stack([sender[order], receiver[order]]), int(cells.max()) + 1
+from meshsim.benchmarks import graph_of
 
 
 def _mesh(dim: int, size: float) -> Tensor:
@@ -48,32 +34,17 @@ def _mesh(dim: int, size: float) -> Tensor:
 
 def triangle_graph(nodes: int) -> tuple[Tensor, int]:
     """(2, E) edges of a triangle mesh with about so many nodes, and how many it has."""
-    return _graph(_mesh(2, 1.08 / nodes**0.5))
+    return graph_of(_mesh(2, 1.08 / nodes**0.5))
 
 
 def tetra_graph(nodes: int) -> tuple[Tensor, int]:
     """(2, E) edges of a tetrahedron mesh with about so many nodes, and how many it has."""
-    return _graph(_mesh(3, 0.965 / nodes ** (1 / 3)))
+    return graph_of(_mesh(3, 0.965 / nodes ** (1 / 3)))
 
 
-def peak_bytes(call: Callable[[], object]) -> int:
-    """The most resident memory a call takes over what was there before it."""
-
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
-
-    most, stop = resident(), threading.Event()
-    before = most
-
-    def watch() -> None:
-        nonlocal most
-        while not stop.is_set():
-            most = max(most, resident())
-            time.sleep(0.0005)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    call()
-    stop.set()
-    watcher.join()
-    return max(most, resident()) - before
+SIZES: dict[str, Callable[[], tuple[Tensor, int]]] = {
+    "200": lambda: triangle_graph(200),
+    "2k": lambda: triangle_graph(2_000),
+    "30k": lambda: tetra_graph(30_000),
+    "300k": lambda: tetra_graph(355_000),
+}

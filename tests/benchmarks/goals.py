@@ -1,0 +1,221 @@
+"""The goals of the compiled operators, and what a run of the benchmarks says of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+Rows = dict[str, dict[str, float]]
+Cases = dict[str, Rows]
+PEERS = ("PhysicsNeMo", "split", "torch.compile(split)")
+NODES = {"3-D": 30_000, "3-D large": 300_000}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is wanted of one benchmark.
+
+    Arguments:
+        benchmark: name of the file that measures it, without `bm_`.
+        text: what.
+        limit: at least that much, or at most where `most` is set.
+        measure: the figure out of the benchmark's cases; raises LookupError without one.
+        also: another run that has a word in it; the least favourable figure counts.
+    """
+
+    benchmark: str
+    text: str
+    limit: float
+    measure: Callable[[Cases], float]
+    most: bool = False
+    also: str = ""
+
+    def reached(self, value: float) -> bool:
+        return value <= self.limit if self.most else value >= self.limit
+
+
+def rows_of(cases: Cases, start: str, *words: str) -> Rows:
+    """The rows of the case whose name starts so and has the words."""
+    for name, rows in cases.items():
+        if name.startswith(start) and all(word in name for word in words):
+            return rows
+    raise LookupError(start)
+
+
+def faster(rows: Rows, ours: str, peer: Callable[[str], bool]) -> float:
+    """Median time of the fastest peer over ours."""
+    theirs = [row["milliseconds"] for name, row in rows.items() if peer(name)]
+    if not theirs or ours not in rows:
+        raise LookupError(ours)
+    return min(theirs) / rows[ours]["milliseconds"]
+
+
+def low(rows: Rows) -> str:
+    """The fastest form of ours with bfloat16."""
+    names = [name for name in ("meshsim bf16 edges", "meshsim bf16 products") if name in rows]
+    return min(names, key=lambda name: rows[name]["milliseconds"])
+
+
+def _block(mode: str, bf16: bool, peer: str, autocast: bool = False) -> Callable[[Cases], float]:
+    def is_peer(name: str) -> bool:
+        if peer == "PyG":
+            return name == "PyG"
+        return name.startswith(PEERS) and name.endswith("autocast") == autocast
+
+    def measure(cases: Cases) -> float:
+        rows = rows_of(cases, f"30k {mode}")
+        return faster(rows, low(rows) if bf16 else "meshsim", is_peer)
+
+    return measure
+
+
+def _figure(start: str, variant: str, key: str, *words: str) -> Callable[[Cases], float]:
+    return lambda cases: rows_of(cases, start, *words)[variant][key]
+
+
+def _norm_gradients(cases: Cases) -> float:
+    rows = rows_of(cases, "30k forward+backward")
+    return rows[low(rows)]["norm_error"]
+
+
+def _bandwidth(cases: Cases) -> float:
+    """Bytes read and written by the sum per second over those of a copy."""
+    for name, rows in cases.items():
+        if found := re.match(r"3-D sum, (\d+) x", name):
+            moved = 1 + NODES["3-D"] / int(found[1])  # of E·H·4; a copy moves 2
+            return rows["copy"]["ratio"] * moved / 2
+    raise LookupError("3-D sum")
+
+
+def slower(cases: Cases) -> Iterator[tuple[str, str, float]]:
+    """Case, peer and ratio wherever a peer was faster than the segment operators."""
+    for case, rows in cases.items():
+        for name, row in rows.items():
+            if name not in ("meshsim", "copy", "reference") and row["ratio"] < 1:
+                yield case, name, row["ratio"]
+
+
+def _least(cases: Cases) -> float:
+    found = [
+        row["ratio"]
+        for rows in cases.values()
+        for name, row in rows.items()
+        if name not in ("meshsim", "copy", "reference")
+    ]
+    if not found:
+        raise LookupError("segment")
+    return min(found)
+
+
+def _large(variant: str) -> Callable[[Cases], float]:
+    return lambda cases: next(iter(cases.values()))[variant]["peak_bytes"] / 2**30
+
+
+BOTH = "forward+backward"
+GOALS = (
+    Goal("blocks", "block forward, float32, × PyG", 4.5, _block("forward", False, "PyG")),
+    Goal(
+        "blocks",
+        "… × PhysicsNeMo's fastest",
+        3,
+        _block("forward", False, "PhysicsNeMo"),
+        also="compile",
+    ),
+    Goal("blocks", "block forward, bfloat16, × PyG float32", 10, _block("forward", True, "PyG")),
+    Goal(
+        "blocks",
+        "… × PhysicsNeMo under autocast",
+        5,
+        _block("forward", True, "PhysicsNeMo", autocast=True),
+    ),
+    Goal("blocks", "block with backward, float32, × PyG", 2.5, _block(BOTH, False, "PyG")),
+    Goal(
+        "blocks",
+        "… × PhysicsNeMo's fastest",
+        1.7,
+        _block(BOTH, False, "PhysicsNeMo"),
+        also="compile",
+    ),
+    Goal("blocks", "block with backward, bfloat16, × PyG float32", 5, _block(BOTH, True, "PyG")),
+    Goal("blocks", "… its LayerNorm gradients' error", 1e-2, _norm_gradients, most=True),
+    Goal(
+        "blocks",
+        "peak of a block forward, E·H·4 bytes",
+        1.5,
+        _figure("30k forward", "meshsim", "units"),
+        most=True,
+    ),
+    Goal(
+        "blocks",
+        "kept on edges for the backward pass, E·H·4 bytes a block",
+        1.0,
+        _figure(f"30k {BOTH}", "meshsim", "saved_on_edges"),
+        most=True,
+    ),
+    Goal("attention", "attention forward, × PyG", 18, _figure("30k", "meshsim", "ratio", "h128 ")),
+    Goal("layer", "attention layer forward, × PyG", 8, _figure("30k", "meshsim", "ratio")),
+    Goal("segment", "sum, × index_add_", 5, _figure("3-D sum,", "index_add", "ratio")),
+    Goal("segment", "mean, × PyG", 6, _figure("3-D mean,", "PyG scatter", "ratio")),
+    Goal("segment", "max, × PyG", 5, _figure("3-D max,", "PyG scatter", "ratio")),
+    Goal("segment", "softmax, × PyG", 5, _figure("3-D softmax,", "PyG softmax", "ratio")),
+    Goal("segment", "sum, of copy bandwidth", 0.7, _bandwidth),
+    Goal(
+        "segment",
+        "sum at 300k nodes, × index_add_",
+        2,
+        _figure("3-D large sum,", "index_add", "ratio"),
+    ),
+    Goal("segment", "against any peer at any size, least", 1, _least),
+    Goal("neighbors", "radius, × scipy", 6, _figure("radius uniform", "scipy cKDTree", "ratio")),
+    Goal("neighbors", "k nearest, × scipy", 2.8, _figure("knn uniform", "scipy cKDTree", "ratio")),
+    Goal(
+        "neighbors", "radius, × PhysicsNeMo", 25, _figure("radius uniform", "PhysicsNeMo", "ratio")
+    ),
+    Goal("tables", "edges, × np.unique", 7, _figure("edges in order", "np.unique", "ratio")),
+    Goal("tables", "faces, × numpy", 8, _figure("faces in order", "np.lexsort", "ratio")),
+    Goal("large", "300k nodes, 15 blocks: GB over the inputs", 4, _large("meshsim"), most=True),
+)
+
+
+def table(found: dict[tuple[str, int], Cases], judge: bool = True) -> list[str]:
+    """Lines of a Markdown table: goal, figure for each number of threads, reached or not.
+
+    Arguments:
+        found: {(benchmark, threads): cases}.
+        judge: False where the sizes were too small for it.
+    """
+    threads = sorted({t for _, t in found})
+    head = " | ".join(f"{t} thread{'s' * (t > 1)}" for t in threads)
+    lines = [f"| goal | wanted | {head} | reached |", "|---|---|" + "---|" * (len(threads) + 1)]
+    for goal in GOALS:
+        values = {}
+        for t in threads:
+            if figures := list(_figures(goal, found, t)):
+                values[t] = max(figures) if goal.most else min(figures)
+        shown = " | ".join(_number(values[t]) if t in values else "–" for t in threads)
+        wanted = ("≤ " if goal.most else "≥ ") + _number(goal.limit)
+        said = _verdict(goal, values) if judge else "too small to say"
+        lines.append(f"| {goal.text} | {wanted} | {shown} | {said} |")
+    return lines
+
+
+def _figures(goal: Goal, found: dict[tuple[str, int], Cases], threads: int) -> Iterator[float]:
+    for name in (goal.benchmark, goal.also):
+        try:
+            yield goal.measure(found[name, threads])
+        except (LookupError, StopIteration):
+            continue
+
+
+def _number(x: float) -> str:
+    return f"{x:.1e}" if 0 < abs(x) < 0.01 else f"{x:.3g}"
+
+
+def _verdict(goal: Goal, values: dict[int, float]) -> str:
+    yes = [str(t) for t, value in values.items() if goal.reached(value)]
+    if not values:
+        return "not measured"
+    if len(yes) == len(values):
+        return "yes"
+    return f"with {' and '.join(yes)} threads only" if yes else "**no**"
