@@ -211,7 +211,7 @@ def compile_all(
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
 
         def compile_one(file: Path) -> str:
-            target = str(Path(folder) / f"{file.stem}.o")
+            target = str(Path(folder) / f"{file.parent.name}_{file.stem}.o")
             _run([*compiler, f"-I{include}", "-c", str(file), "-o", target])
             return target
 

@@ -61,6 +61,45 @@ inline unsigned blocks_of(int64_t n, int64_t size) {
   return static_cast<unsigned>((n + size - 1) / size);
 }
 
+// Which of all threads this is, counted along x.
+__device__ inline int64_t thread_number() {
+  return int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+// Memory on the device of `like` for n things, not set to anything; let go with this.
+template <class T>
+struct Room {
+  Tensor bytes;
+  T* data;
+  int64_t size;
+  Room(const Tensor& like, int64_t n)
+      : bytes(torch::stable::new_empty(like, {n * int64_t(sizeof(T))}, ScalarType::Byte)),
+        data(static_cast<T*>(bytes.mutable_data_ptr())),
+        size(n) {}
+};
+
+inline Tensor integers(const Tensor& like, const std::vector<int64_t>& shape) {
+  return torch::stable::new_empty(like, shape, ScalarType::Long);
+}
+
+inline int64_t* numbers(const Tensor& x) { return static_cast<int64_t*>(x.mutable_data_ptr()); }
+
+// `count` things from the device of `like`, for sizes that depend on data: waits for it.
+template <class T>
+std::vector<T> read_back(const Tensor& like, const T* from, int64_t count) {
+  std::vector<T> out(count);
+  if (count == 0) return out;
+#if defined(MESHSIM_EMULATED)
+  std::memcpy(out.data(), from, count * sizeof(T));
+#else
+  const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
+  STD_CUDA_CHECK(cudaMemcpyAsync(out.data(), from, count * sizeof(T), cudaMemcpyDeviceToHost,
+                                 stream_of(like)));
+  STD_CUDA_CHECK(cudaStreamSynchronize(stream_of(like)));
+#endif
+  return out;
+}
+
 // Numbers are stored as S and computed with in float32, float64 ones in float64.
 template <class S>
 struct Computed {

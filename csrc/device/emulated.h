@@ -313,3 +313,4 @@ T atomicMax(T* p, T x) {
   if (before < x) *p = x;
   return before;
 }
+inline double __dsub_rn(double x, double y) { return x - y; }
