@@ -1,4 +1,4 @@
-"""Rows of numbers: which of them are equal."""
+"""Rows of numbers: which of them are equal, which belong to the same group."""
 
 from __future__ import annotations
 
@@ -42,3 +42,34 @@ def equal_rows(rows: Int[Tensor, "n k"], n: int) -> tuple[Int[Tensor, " n"], Ten
             again = rows[order]
             first[1:] = (again[1:] != again[:-1]).any(1)
     return order, first
+
+
+def starts(index: Int[Tensor, " E"], n: int) -> Int[Tensor, " R"]:
+    """Where each of `n` groups begins among rows sorted by group: rows `ptr[i]:ptr[i + 1]`.
+
+    Arguments:
+        index: (E,) int64 in 0..n-1, rising: the group of each row.
+
+    Returns:
+        (n + 1,) int64, rising from 0 to E.
+
+    >>> starts(torch.tensor([0, 2, 2]), 3)
+    tensor([0, 1, 1, 3])
+    """
+    return torch.searchsorted(index, torch.arange(n + 1, device=index.device))
+
+
+def by_group(index: Int[Tensor, " E"], n: int) -> tuple[Int[Tensor, " E"], Int[Tensor, " R"]]:
+    """Which rows belong to each of `n` groups: `order[ptr[i]:ptr[i + 1]]`, rising.
+
+    Arguments:
+        index: (E,) int64 in 0..n-1, the group of each row.
+
+    Returns:
+        order (E,) int64, ptr (n + 1,) int64.
+
+    >>> by_group(torch.tensor([1, 0, 1]), 2)
+    (tensor([1, 0, 2]), tensor([0, 1, 3]))
+    """
+    ordered, order = index.sort(stable=True)
+    return order, starts(ordered, n)

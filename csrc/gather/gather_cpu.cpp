@@ -13,7 +13,7 @@ Tensor gather_sum(Tensor x, Tensor indices, Tensor rowptr, Tensor, Tensor) {
   check_index(pick, from.size(0), "indices");
   check_rowptr(ptr, pick.size(0));
   const int64_t n = ptr.size(0) - 1;
-  Tensor out = torch::stable::new_empty(from, {n, from.size(1)});
+  Tensor out = fresh(from, {n, from.size(1)});
   const Groups by{n, from.size(0), ptr.const_data_ptr<int64_t>(),
                   pick.const_data_ptr<int64_t>()};
   fold({1, from.size(0), from.size(1), from.scalar_type()}, by, Fold::sum, from.const_data_ptr(),

@@ -19,8 +19,8 @@ struct Given {
     if (n < 0) bad_input("`dim_size`: expected 0 or more, got ", n);
     block = {src.size(0), src.size(1), src.size(2), src.scalar_type()};
     if (block.dtype == ScalarType::Bool) block.dtype = ScalarType::Byte;
-    check_shape(index, block.rows, 0, "index");
     check_cpu(index, "index");
+    check_shape(index, block.rows, 0, "index");
     check_dtype(index, ScalarType::Long, "index");
     to = index.const_data_ptr<int64_t>();
     sorted = true;
@@ -29,7 +29,21 @@ struct Given {
       check_index(index, n, "index");
   }
 
-  Tensor empty() const { return torch::stable::new_empty(src, {block.batch, n, block.width}); }
+  Tensor groups(std::optional<ScalarType> dtype = std::nullopt) const {
+    return torch::stable::new_empty(src, {block.batch, n, block.width}, dtype);
+  }
+  Tensor rows() const { return fresh(src, {block.batch, block.rows, block.width}); }
+
+  // Data of `x`, which must look like `src` with `length` rows.
+  const void* alike(const Tensor& x, int64_t length, const char* name) const {
+    check_cpu(x, name);
+    check_dtype(x, src.scalar_type(), name);
+    if (x.dim() != 3 || x.size(0) != block.batch || x.size(1) != length ||
+        x.size(2) != block.width)
+      bad_input("`", name, "`: expected shape (", block.batch, ", ", length, ", ", block.width,
+                "), got ", shape_of(x));
+    return x.const_data_ptr();
+  }
 };
 
 // The rows by group: a counting sort, which keeps their order within a group.
@@ -106,9 +120,8 @@ bool better_directly(const Given& in) {
                                       in.block.width <= (in.sorted ? 1 : 8));
 }
 
-Tensor scatter_fold(const Tensor& src, const Tensor& index, int64_t n, Fold how) {
-  const Given in(src, index, n);
-  Tensor out = in.empty();
+Tensor scatter_fold(const Given& in, Fold how) {
+  Tensor out = in.groups();
   if (how != Fold::mul && better_directly(in)) {
     with_float(in.block.dtype, [&](auto s) {
       typedef decltype(s) S;
@@ -121,50 +134,66 @@ Tensor scatter_fold(const Tensor& src, const Tensor& index, int64_t n, Fold how)
   return out;
 }
 
-std::tuple<Tensor, Tensor> scatter_extreme(const Tensor& src, const Tensor& index, int64_t n,
-                                           bool least) {
-  const Given in(src, index, n);
-  Tensor out = in.empty();
-  Tensor arg = torch::stable::new_empty(
-      in.src, {in.block.batch, in.n, in.block.width}, ScalarType::Long);
+std::tuple<Tensor, Tensor> scatter_extreme(const Given& in, bool least) {
+  Tensor out = in.groups(), arg = in.groups(ScalarType::Long);
   extreme(in.block, Sorted(in).by, least, in.src.const_data_ptr(), out.mutable_data_ptr(),
           arg.mutable_data_ptr<int64_t>());
   return {out, arg};
 }
 
 Tensor scatter_sum(Tensor src, Tensor index, int64_t n) {
-  return scatter_fold(src, index, n, Fold::sum);
+  return scatter_fold({src, index, n}, Fold::sum);
 }
 
 Tensor scatter_mean(Tensor src, Tensor index, int64_t n) {
-  return scatter_fold(src, index, n, Fold::mean);
+  return scatter_fold({src, index, n}, Fold::mean);
 }
 
 Tensor scatter_mul(Tensor src, Tensor index, int64_t n) {
-  return scatter_fold(src, index, n, Fold::mul);
+  return scatter_fold({src, index, n}, Fold::mul);
 }
 
 std::tuple<Tensor, Tensor> scatter_max(Tensor src, Tensor index, int64_t n) {
-  return scatter_extreme(src, index, n, false);
+  return scatter_extreme({src, index, n}, false);
 }
 
 std::tuple<Tensor, Tensor> scatter_min(Tensor src, Tensor index, int64_t n) {
-  return scatter_extreme(src, index, n, true);
+  return scatter_extreme({src, index, n}, true);
 }
 
 Tensor scatter_softmax(Tensor src, Tensor index, int64_t n) {
   const Given in(src, index, n);
   check_float(in.src, "src");
-  Tensor out = torch::stable::new_empty(in.src, {in.block.batch, in.block.rows, in.block.width});
+  Tensor out = in.rows();
   softmax(in.block, Sorted(in).by, in.src.const_data_ptr(), out.mutable_data_ptr());
+  return out;
+}
+
+Tensor scatter_softmax_backward(Tensor grad, Tensor y, Tensor index, int64_t n) {
+  const Given in(y, index, n);
+  const Tensor g = dense(grad);
+  check_float(in.src, "y");
+  Tensor out = in.rows();
+  softmax_backward(in.block, Sorted(in).by, in.alike(g, in.block.rows, "grad"),
+                   in.src.const_data_ptr(), out.mutable_data_ptr());
   return out;
 }
 
 Tensor scatter_logsumexp(Tensor src, Tensor index, int64_t n) {
   const Given in(src, index, n);
   check_float(in.src, "src");
-  Tensor out = in.empty();
+  Tensor out = in.groups();
   logsumexp(in.block, Sorted(in).by, in.src.const_data_ptr(), out.mutable_data_ptr());
+  return out;
+}
+
+Tensor scatter_logsumexp_backward(Tensor grad, Tensor src, Tensor y, Tensor index) {
+  const Tensor g = dense(grad), top = dense(y);
+  const Given in(src, index, y.dim() == 3 ? y.size(1) : 0);
+  check_float(in.src, "src");
+  Tensor out = in.rows();
+  logsumexp_backward(in.block, Sorted(in).by, in.alike(g, in.n, "grad"), in.src.const_data_ptr(),
+                     in.alike(top, in.n, "y"), out.mutable_data_ptr());
   return out;
 }
 
@@ -178,6 +207,8 @@ STABLE_TORCH_LIBRARY_IMPL(meshsim, CPU, m) {
   m.impl("scatter_min", TORCH_BOX(&scatter_min));
   m.impl("scatter_softmax", TORCH_BOX(&scatter_softmax));
   m.impl("scatter_logsumexp", TORCH_BOX(&scatter_logsumexp));
+  m.impl("scatter_softmax_backward", TORCH_BOX(&scatter_softmax_backward));
+  m.impl("scatter_logsumexp_backward", TORCH_BOX(&scatter_logsumexp_backward));
 }
 
 }  // namespace meshsim

@@ -1,6 +1,10 @@
 // What segment reductions and scatters share: groups of rows, and loops over them in chunks.
 #pragma once
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "common.h"
 
 namespace meshsim {
@@ -47,13 +51,16 @@ inline void check_float(const Tensor& x, const char* name) {
               torch::headeronly::toString(x.scalar_type()));
 }
 
+inline int64_t rows_at_once(int64_t width) {
+  return std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(1, width));
+}
+
 // Calls work(b, first, last) for ranges of groups of about equal numbers of values. The ranges
 // depend on the groups alone, never on the number of threads.
 template <class Work>
 void each_range(const Block& x, const Groups& by, const Work& work) {
-  constexpr int64_t values = 1 << 16;
   const int64_t total = by.n + by.rowptr[by.n];  // an empty group costs something, too
-  const int64_t step = std::max<int64_t>(1, values / std::max<int64_t>(1, x.width));
+  const int64_t step = rows_at_once(x.width);
   const int64_t ranges = (total + step - 1) / step;
   const auto start = [&](int64_t r) {  // the first group i with i + rowptr[i] ≥ r · step
     int64_t low = 0, high = by.n;
@@ -69,6 +76,56 @@ void each_range(const Block& x, const Groups& by, const Work& work) {
     if (first < last) work(i / ranges, first, last);
   });
 }
+
+// The same, but for long groups, which threads share: shared(b, i, pieces) is given the pieces of
+// group i, cut by its length alone, as groups of the same rows.
+template <class Work, class Shared>
+void each_group(const Block& x, const Groups& by, const Work& work, const Shared& shared) {
+  const int64_t piece = rows_at_once(x.width), most = 4 * piece;
+  std::vector<int64_t> large;
+  for (int64_t i = 0; by.rowptr[by.n] > most && i < by.n; ++i)
+    if (by.rowptr[i + 1] - by.rowptr[i] > most) large.push_back(i);
+  each_range(x, by, [&](int64_t b, int64_t first, int64_t last) {
+    for (auto i = std::lower_bound(large.begin(), large.end(), first);
+         i != large.end() && *i < last; ++i) {
+      if (first < *i) work(b, first, *i);
+      first = *i + 1;
+    }
+    if (first < last) work(b, first, last);
+  });
+  for (int64_t i : large) {
+    std::vector<int64_t> cuts;
+    for (int64_t k = by.rowptr[i]; k < by.rowptr[i + 1]; k += piece) cuts.push_back(k);
+    const int64_t pieces = cuts.size();
+    cuts.push_back(by.rowptr[i + 1]);
+    for (int64_t b = 0; b < x.batch; ++b)
+      shared(b, i, Groups{pieces, by.rows, cuts.data(), by.pick});
+  }
+}
+
+// Asks for pages of 2 MB for memory that nobody has touched: faults of 4 kB take as long as the
+// work. Smaller memory is mostly used again; a system without such pages goes on as before.
+inline void large_pages(void* data, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t page = uintptr_t(1) << 21;
+  const uintptr_t at = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t first = (at + page - 1) / page * page, last = (at + bytes) / page * page;
+  if (last >= first + 16 * page)
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
+// A new tensor with nothing in it yet.
+inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& shape,
+                    std::optional<ScalarType> dtype = std::nullopt) {
+  Tensor out = torch::stable::new_empty(like, shape, dtype);
+  large_pages(out.mutable_data_ptr(), out.numel() * out.element_size());
+  return out;
+}
+
+// In what numbers of type S are accumulated.
+template <class S>
+using Held = std::conditional_t<std::is_same_v<S, BFloat16> || std::is_same_v<S, Half>, float, S>;
 
 // Calls work(S{}) with S the type of the numbers.
 template <class Work>
@@ -94,6 +151,12 @@ void with_integer(ScalarType dtype, const Work& work) {
     default: bad_input("`x`: expected floating point or integers, got ",
                        torch::headeronly::toString(dtype));
   }
+}
+
+template <class Work>
+void with_number(ScalarType dtype, const Work& work) {
+  if (is_float(dtype)) with_float(dtype, work);
+  else with_integer(dtype, work);
 }
 
 }  // namespace meshsim

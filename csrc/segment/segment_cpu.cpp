@@ -1,8 +1,6 @@
 // Sums, means, products, extremes and spreads over groups of rows, see meshsim/ops/segment.py.
 #include "segment/segment.h"
 
-#include <limits>
-
 #define MESHSIM_KERNELS "segment/segment_kernels.h"
 #include "each_isa.h"
 
@@ -10,9 +8,9 @@ namespace meshsim {
 namespace {
 
 // Products, and everything of integers: rare, so plain loops that the compiler makes vectors of.
-template <class A, class S, class Add>
+template <class A, class S, class O, class Add>
 void fold_plain(const Groups& by, int64_t first, int64_t last, int64_t width, A start,
-                const S* x, S* out, const Add& add) {
+                const S* x, O* out, const Add& add) {
   A* sum = thread_scratch<A>(width);
   for (int64_t i = first; i < last; ++i) {
     std::fill_n(sum, width, start);
@@ -30,18 +28,43 @@ A floor_divided(A sum, A count) {
   return whole - (sum % count != 0 && sum < 0);
 }
 
-template <class S>
-void fold_integers(const Groups& by, int64_t first, int64_t last, int64_t width, Fold how,
-                   const S* x, S* out) {
-  typedef uint64_t Wide;  // wraps around as the type itself would
+// A sum as a number of type S, divided by the number of rows for the mean.
+template <class S, class A>
+S shared_out(A sum, bool mean, int64_t rows) {
+  const A count = A(std::max<int64_t>(1, rows));
+  if constexpr (std::is_integral_v<S>) return mean ? floor_divided<int64_t>(S(sum), rows) : S(sum);
+  else return mean ? S(sum / count) : S(sum);
+}
+
+// Groups first … last − 1 into out, in numbers of type O: S, or what S is accumulated in.
+template <class S, class O>
+void fold_range(const Groups& by, int64_t first, int64_t last, int64_t width, Fold how,
+                const S* x, O* out) {
+  typedef std::conditional_t<std::is_integral_v<S>, uint64_t, Held<S>> Wide;  // integers wrap around
   if (how == Fold::mul)
-    return fold_plain(by, first, last, width, Wide(1), x, out, [](Wide& a, S b) { a *= Wide(b); });
-  fold_plain(by, first, last, width, Wide(0), x, out, [](Wide& a, S b) { a += Wide(b); });
-  if (how == Fold::mean)
-    for (int64_t i = first; i < last; ++i)
+    return fold_plain(by, first, last, width, Wide(1), x, out,
+                      [](Wide& a, S b) { a *= Wide(b); });
+  if constexpr (!std::is_integral_v<S>) {
+    MESHSIM_DISPATCH(sum_groups<S>(by, first, last, width, how == Fold::mean, x, out));
+  } else {
+    fold_plain(by, first, last, width, Wide(0), x, out, [](Wide& a, S b) { a += Wide(b); });
+    for (int64_t i = first; how == Fold::mean && i < last; ++i)
       for (int64_t j = i * width; j < (i + 1) * width; ++j)
-        out[j] = S(floor_divided<int64_t>(
-            out[j], std::max<int64_t>(1, by.rowptr[i + 1] - by.rowptr[i])));
+        out[j] = shared_out<S>(out[j], true, std::max<int64_t>(1, by.rowptr[i + 1] - by.rowptr[i]));
+  }
+}
+
+// The results of the `n` pieces of a group, one after the other, into out (K,).
+template <class S, class A>
+void fold_pieces(const A* parts, int64_t n, int64_t width, Fold how, int64_t rows, S* out) {
+  typedef std::conditional_t<std::is_integral_v<S>, uint64_t, A> Wide;
+  for (int64_t j = 0; j < width; ++j) {
+    Wide sum = parts[j];
+    for (int64_t p = 1; p < n; ++p)
+      if (how == Fold::mul) sum *= Wide(parts[p * width + j]);
+      else sum += Wide(parts[p * width + j]);
+    out[j] = shared_out<S>(sum, how == Fold::mean, rows);
+  }
 }
 
 template <class S>
@@ -63,84 +86,108 @@ void best_integers(const Groups& by, int64_t first, int64_t last, int64_t width,
   }
 }
 
+template <class S>
+void best_range(const Groups& by, int64_t first, int64_t last, int64_t width, bool least,
+                const S* x, S* out, int64_t* arg) {
+  if constexpr (std::is_integral_v<S>) best_integers(by, first, last, width, least, x, out, arg);
+  else MESHSIM_DISPATCH(best_groups<S>(by, first, last, width, least, x, out, arg));
+}
+
+// The best of the bests of `n` pieces of a group; NaN is best of all, the first of equals wins.
+template <class S>
+void best_pieces(const S* parts, const int64_t* args, int64_t n, int64_t width, bool least,
+                 S* out, int64_t* arg) {
+  for (int64_t j = 0; j < width; ++j) {
+    int64_t best = j;
+    for (int64_t p = j + width; p < n * width; p += width) {
+      const Held<S> a = parts[p], b = parts[best];
+      if ((least ? a < b : a > b) || (a != a && b == b)) best = p;
+    }
+    out[j] = parts[best], arg[j] = args[best];
+  }
+}
+
+template <class S>
+void spread_range(const Groups& by, int64_t first, int64_t last, int64_t width, bool mean,
+                  const S* x, S* out) {
+  if constexpr (!std::is_integral_v<S>) {
+    MESHSIM_DISPATCH(spread_groups<S>(by, first, last, width, mean, x, out));
+  } else {
+    for (int64_t i = first; i < last; ++i)
+      for (int64_t k = by.rowptr[i]; k < by.rowptr[i + 1]; ++k)
+        std::copy_n(x + i * width, width, out + by.row(k) * width);
+  }
+}
+
 }  // namespace
 
 void fold(const Block& x, const Groups& by, Fold how, const void* from, void* out) {
   const int64_t w = x.width;
-  const auto run = [&](auto s, const auto& kernel) {
+  with_number(x.dtype, [&](auto s) {
     typedef decltype(s) S;
-    each_range(x, by, [&](int64_t b, int64_t first, int64_t last) {
-      kernel(first, last, static_cast<const S*>(from) + b * x.rows * w,
-             static_cast<S*>(out) + b * by.n * w);
-    });
-  };
-  if (!is_float(x.dtype))
-    return with_integer(x.dtype, [&](auto s) {
-      run(s, [&](int64_t first, int64_t last, const auto* in, auto* to) {
-        fold_integers(by, first, last, w, how, in, to);
-      });
-    });
-  with_float(x.dtype, [&](auto s) {
-    typedef decltype(s) S;
-    typedef std::conditional_t<sizeof(S) == 2, float, S> A;
-    if (how == Fold::mul)
-      return run(s, [&](int64_t first, int64_t last, const S* in, S* to) {
-        fold_plain(by, first, last, w, A(1), in, to, [](A& a, S b) { a *= A(b); });
-      });
-    run(s, [&](int64_t first, int64_t last, const S* in, S* to) {
-      MESHSIM_DISPATCH(sum_groups<S>(by, first, last, w, how == Fold::mean, in, to));
-    });
+    const auto in = [&](int64_t b) { return static_cast<const S*>(from) + b * x.rows * w; };
+    const auto to = [&](int64_t b) { return static_cast<S*>(out) + b * by.n * w; };
+    each_group(
+        x, by,
+        [&](int64_t b, int64_t first, int64_t last) {
+          fold_range(by, first, last, w, how, in(b), to(b));
+        },
+        [&](int64_t b, int64_t i, const Groups& pieces) {
+          const Buffer<Held<S>> parts(pieces.n * w);
+          const Fold part = how == Fold::mean ? Fold::sum : how;
+          each(pieces.n, [&](int64_t p) {
+            fold_range(pieces, p, p + 1, w, part, in(b), parts.data);
+          });
+          fold_pieces(parts.data, pieces.n, w, how, by.rowptr[i + 1] - by.rowptr[i], to(b) + i * w);
+        });
   });
 }
 
 void extreme(const Block& x, const Groups& by, bool least, const void* from, void* out,
              int64_t* arg) {
   const int64_t w = x.width;
-  const auto run = [&](auto s, const auto& kernel) {
+  with_number(x.dtype, [&](auto s) {
     typedef decltype(s) S;
-    each_range(x, by, [&](int64_t b, int64_t first, int64_t last) {
-      kernel(first, last, static_cast<const S*>(from) + b * x.rows * w,
-             static_cast<S*>(out) + b * by.n * w, arg + b * by.n * w);
-    });
-  };
-  if (!is_float(x.dtype))
-    return with_integer(x.dtype, [&](auto s) {
-      run(s, [&](int64_t first, int64_t last, const auto* in, auto* to, int64_t* place) {
-        best_integers(by, first, last, w, least, in, to, place);
-      });
-    });
-  if (x.rows > std::numeric_limits<int32_t>::max())
-    bad_input("`x`: expected at most 2147483647 rows, got ", x.rows);
-  with_float(x.dtype, [&](auto s) {
-    typedef decltype(s) S;
-    run(s, [&](int64_t first, int64_t last, const S* in, S* to, int64_t* place) {
-      MESHSIM_DISPATCH(best_groups<S>(by, first, last, w, least, in, to, place));
-    });
+    const auto in = [&](int64_t b) { return static_cast<const S*>(from) + b * x.rows * w; };
+    const auto to = [&](int64_t b) { return static_cast<S*>(out) + b * by.n * w; };
+    each_group(
+        x, by,
+        [&](int64_t b, int64_t first, int64_t last) {
+          best_range(by, first, last, w, least, in(b), to(b), arg + b * by.n * w);
+        },
+        [&](int64_t b, int64_t i, const Groups& pieces) {
+          const Buffer<S> parts(pieces.n * w);
+          const Buffer<int64_t> args(pieces.n * w);
+          each(pieces.n, [&](int64_t p) {
+            best_range(pieces, p, p + 1, w, least, in(b), parts.data, args.data);
+          });
+          best_pieces(parts.data, args.data, pieces.n, w, least, to(b) + i * w,
+                      arg + (b * by.n + i) * w);
+        });
   });
 }
 
 void spread(const Block& x, const Groups& by, bool mean, const void* from, void* out) {
   const int64_t w = x.width;
-  const auto run = [&](auto s, const auto& kernel) {
+  with_number(x.dtype, [&](auto s) {
     typedef decltype(s) S;
-    each_range(x, by, [&](int64_t b, int64_t first, int64_t last) {
-      kernel(first, last, static_cast<const S*>(from) + b * by.n * w,
-             static_cast<S*>(out) + b * x.rows * w);
-    });
-  };
-  if (!is_float(x.dtype))
-    return with_integer(x.dtype, [&](auto s) {
-      run(s, [&](int64_t first, int64_t last, const auto* in, auto* to) {
-        for (int64_t i = first; i < last; ++i)
-          for (int64_t k = by.rowptr[i]; k < by.rowptr[i + 1]; ++k)
-            std::copy_n(in + i * w, w, to + by.row(k) * w);
-      });
-    });
-  with_float(x.dtype, [&](auto s) {
-    typedef decltype(s) S;
-    run(s, [&](int64_t first, int64_t last, const S* in, S* to) {
-      MESHSIM_DISPATCH(spread_groups<S>(by, first, last, w, mean, in, to));
-    });
+    const auto in = [&](int64_t b) { return static_cast<const S*>(from) + b * by.n * w; };
+    const auto to = [&](int64_t b) { return static_cast<S*>(out) + b * x.rows * w; };
+    each_group(
+        x, by,
+        [&](int64_t b, int64_t first, int64_t last) {
+          spread_range(by, first, last, w, mean, in(b), to(b));
+        },
+        [&](int64_t b, int64_t i, const Groups& pieces) {
+          const Buffer<S> row(w);
+          const int64_t rows = by.rowptr[i + 1] - by.rowptr[i];
+          for (int64_t j = 0; j < w; ++j)
+            row.data[j] = shared_out<S>(Held<S>(in(b)[i * w + j]), mean, rows);
+          each(pieces.n, [&](int64_t p) {
+            const Groups piece{1, by.rows, pieces.rowptr + p, by.pick};
+            spread_range(piece, 0, 1, w, false, row.data, to(b));
+          });
+        });
   });
 }
 
@@ -182,7 +229,9 @@ struct Given {
     }
   }
 
-  Tensor empty() const { return torch::stable::new_empty(x, shape_with(x, by.n)); }
+  Tensor empty(std::optional<ScalarType> dtype = std::nullopt) const {
+    return torch::stable::new_empty(x, shape_with(x, by.n), dtype);
+  }
 };
 
 Tensor segment_sum(Tensor x, Tensor rowptr, std::optional<Tensor>) {
@@ -211,7 +260,7 @@ std::tuple<Tensor, Tensor> segment_extreme(const Tensor& x, const Tensor& rowptr
   Given in(x, rowptr);
   if (in.block.dtype == ScalarType::Bool) in.block.dtype = ScalarType::Byte;
   Tensor out = in.empty();
-  Tensor arg = torch::stable::new_empty(in.x, shape_with(in.x, in.by.n), ScalarType::Long);
+  Tensor arg = in.empty(ScalarType::Long);
   extreme(in.block, in.by, least, in.x.const_data_ptr(), out.mutable_data_ptr(),
           arg.mutable_data_ptr<int64_t>());
   return {out, arg};
@@ -228,7 +277,7 @@ std::tuple<Tensor, Tensor> segment_min(Tensor x, Tensor rowptr, std::optional<Te
 Tensor segment_softmax(Tensor x, Tensor rowptr, std::optional<Tensor>) {
   const Given in(x, rowptr);
   check_float(in.x, "x");
-  Tensor out = torch::stable::new_empty(in.x, shape_with(in.x, in.block.rows));
+  Tensor out = fresh(in.x, shape_with(in.x, in.block.rows));
   softmax(in.block, in.by, in.x.const_data_ptr(), out.mutable_data_ptr());
   return out;
 }
@@ -256,7 +305,7 @@ Tensor segment_softmax_backward(Tensor grad, Tensor y, Tensor rowptr) {
   const Tensor g = dense(grad);
   check_float(in.x, "y");
   check_alike(g, in.x, in.block.rows, "grad");
-  Tensor out = torch::stable::new_empty(in.x, shape_with(in.x, in.block.rows));
+  Tensor out = fresh(in.x, shape_with(in.x, in.block.rows));
   softmax_backward(in.block, in.by, g.const_data_ptr(), in.x.const_data_ptr(),
                    out.mutable_data_ptr());
   return out;
@@ -268,7 +317,7 @@ Tensor segment_logsumexp_backward(Tensor grad, Tensor x, Tensor y, Tensor rowptr
   check_float(in.x, "x");
   check_alike(g, in.x, in.by.n, "grad");
   check_alike(top, in.x, in.by.n, "y");
-  Tensor out = torch::stable::new_empty(in.x, shape_with(in.x, in.block.rows));
+  Tensor out = fresh(in.x, shape_with(in.x, in.block.rows));
   logsumexp_backward(in.block, in.by, g.const_data_ptr(), in.x.const_data_ptr(),
                      top.const_data_ptr(), out.mutable_data_ptr());
   return out;
@@ -288,7 +337,7 @@ Tensor segment_spread(Tensor x, Tensor rowptr, int64_t rows, bool mean) {
     block.width *= block.dtype == ScalarType::ComplexFloat ? 1 : 2;
     block.dtype = ScalarType::Long;  // moved, not reckoned with
   }
-  Tensor out = torch::stable::new_empty(from, shape_with(from, rows));
+  Tensor out = fresh(from, shape_with(from, rows));
   spread(block, {n, rows, ptr.const_data_ptr<int64_t>(), nullptr}, mean, from.const_data_ptr(),
          out.mutable_data_ptr());
   return out;
@@ -296,9 +345,9 @@ Tensor segment_spread(Tensor x, Tensor rowptr, int64_t rows, bool mean) {
 
 template <class S>
 void place_rows(const int64_t* rowptr, int64_t first, int64_t last, int64_t width, int64_t rows,
-                const S* grad, const int64_t* arg, S* out) {
+                bool clear, const S* grad, const int64_t* arg, S* out) {
   for (int64_t i = first; i < last; ++i) {
-    std::fill(out + rowptr[i] * width, out + rowptr[i + 1] * width, S(0));
+    if (clear) std::fill(out + rowptr[i] * width, out + rowptr[i + 1] * width, S(0));
     for (int64_t j = 0; j < width; ++j) {
       const int64_t k = arg[i * width + j];
       if (k >= rowptr[i] && k < rowptr[i + 1]) out[k * width + j] = grad[i * width + j];
@@ -323,15 +372,24 @@ Tensor segment_place(Tensor x, Tensor arg, Tensor rowptr, int64_t rows) {
   check_float(from, "x");
   const Block block{1, rows, width_of(from), from.scalar_type()};
   const Groups by{n, rows, ptr.const_data_ptr<int64_t>(), nullptr};
-  Tensor out = torch::stable::new_empty(from, shape_with(from, rows));
+  Tensor out = fresh(from, shape_with(from, rows));
   const auto* places = to.const_data_ptr<int64_t>();
   with_float(block.dtype, [&](auto s) {
     typedef decltype(s) S;
-    each_range(block, by, [&](int64_t, int64_t first, int64_t last) {
-      place_rows(by.rowptr, first, last, block.width, rows,
-                 static_cast<const S*>(from.const_data_ptr()), places,
-                 static_cast<S*>(out.mutable_data_ptr()));
-    });
+    const S* values = static_cast<const S*>(from.const_data_ptr());
+    S* result = static_cast<S*>(out.mutable_data_ptr());
+    const int64_t w = block.width;
+    each_group(
+        block, by,
+        [&](int64_t, int64_t first, int64_t last) {
+          place_rows(by.rowptr, first, last, w, rows, true, values, places, result);
+        },
+        [&](int64_t, int64_t i, const Groups& pieces) {
+          each(pieces.n, [&](int64_t p) {
+            std::fill(result + pieces.rowptr[p] * w, result + pieces.rowptr[p + 1] * w, S(0));
+          });
+          place_rows(by.rowptr, i, i + 1, w, rows, false, values, places, result);
+        });
   });
   return out;
 }

@@ -59,9 +59,9 @@ static inline void sum_run(const S* x, int64_t n, int64_t width, Held<S>* out) {
   for (; i < n; ++i) out[i % width] += get<1>(x + i);
 }
 
-template <class S, int V, int U>
+template <class S, int V, int U, class O>
 static inline void sum_rows(const Groups& by, int64_t first, int64_t last, int64_t width,
-                            const int64_t* places, bool mean, const S* x, S* out) {
+                            const int64_t* places, bool mean, const S* x, O* out) {
   typedef Pack<Held<S>, V> P;
   constexpr int lanes = Number<S>::lanes;
   const bool runs = width < lanes && lanes % width == 0 && !by.pick;
@@ -89,79 +89,103 @@ static inline void sum_rows(const Groups& by, int64_t first, int64_t last, int64
   }
 }
 
-template <class S>
+// Sums as numbers of type O: S, or what S is accumulated in.
+template <class S, class O>
 void sum_groups(const Groups& by, int64_t first, int64_t last, int64_t width, bool mean,
-                const S* x, S* out) {
+                const S* x, O* out) {
   by_columns<S, sizeof(S) == 2 ? 4 : 8>(width, [&](auto v, auto u, const int64_t* at) {
     sum_rows<S, v.value, u.value>(by, first, last, width, at, mean, x, out);
   });
 }
 
-// The largest of rows begin … end − 1 and their places. True if NaN or ∞ are among them: only
+// The best of rows begin … end − 1 and their places. True if NaN or ∞ may be among them: only
 // with `nans` do NaN take part, as they are rare and looking out for them lengthens every step.
-template <bool nans, class S, int V, int U>
+// Of single numbers the best changes often in a short group, where a jump costs more than masks,
+// and seldom in a long one.
+template <bool nans, bool least, bool jumps, class S, int V, int U>
 __attribute__((always_inline)) static inline bool best_of(
-                           const Groups& by, int64_t begin, int64_t end, int64_t width,
-                           const int64_t* at, Held<S> sign, const S* x, Pack<Held<S>, V>* values,
-                           Pack<Place<S>, V>* places) {
+    const Groups& by, int64_t begin, int64_t end, int64_t width, const int64_t* at, const S* x,
+    Pack<Held<S>, V>* values, Pack<Place<S>, V>* places) {
   typedef Pack<Held<S>, V> P;
   typedef Pack<Place<S>, V> Q;
-  P best[U], odd[U];  // best is its own, so that it stays in registers; odd is 0 or NaN
+  P best[U], sum[U];  // best is its own, so that it stays in registers; a sum with NaN is NaN
   Q place[U];
   for (int u = 0; u < U; ++u) {
-    best[u] = get<V>(x + by.row(begin) * width + at[u]) * sign;
+    best[u] = sum[u] = get<V>(x + by.row(begin) * width + at[u]);
     place[u] = Q{};
-    odd[u] = best[u] - best[u];
   }
   for (int64_t k = begin + 1; k < end; ++k) {
     const S* row = x + by.row(k) * width;
     const Q here = all<Place<S>, V>(Place<S>(k - begin));
     for (int u = 0; u < U; ++u) {
-      const P value = get<V>(row + at[u]) * sign;
+      const P value = get<V>(row + at[u]);
+      const auto better = least ? value < best[u] : value > best[u];
       if constexpr (nans) {
-        const auto take = (value > best[u]) | ((value != value) & (best[u] == best[u]));
+        const auto take = better | ((value != value) & (best[u] == best[u]));
         best[u] = take ? value : best[u];
         place[u] = take ? here : place[u];
       } else {
-        place[u] = value > best[u] ? here : place[u];
-        best[u] = value > best[u] ? value : best[u];
-        odd[u] += value - value;
+        if constexpr (V == 1 && !jumps) place[u] ^= (place[u] ^ here) & -Q(better);
+        else place[u] = better ? here : place[u];
+        best[u] = better ? value : best[u];
+        sum[u] += value;
       }
     }
   }
   for (int u = 0; u < U; ++u) values[u] = best[u], places[u] = place[u];
   if constexpr (nans) return true;
-  for (int u = 1; u < U; ++u) odd[0] += odd[u];
+  for (int u = 1; u < U; ++u) sum[0] += sum[u];
   if constexpr (V == 1) {
-    return odd[0] != 0;
+    return sum[0] != sum[0];
   } else {
-    Held<S> sum = 0;
-    for (int v = 0; v < V; ++v) sum += odd[0][v];
-    return sum != 0;
+    Held<S> total = 0;
+    for (int v = 0; v < V; ++v) total += sum[0][v];
+    return total != total;
   }
 }
 
-// `sign` −1 turns the smallest into the largest.
-template <class S, int V, int U>
+// The rows that stand at `place` in a group that begins at `begin`.
+template <class S, int V>
+static inline void put_rows(const Groups& by, int64_t begin, Pack<Place<S>, V> place,
+                            int64_t* out) {
+  if constexpr (V == 1) {
+    *out = by.row(begin + place);
+  } else {
+    typedef typename Packs<int64_t, V>::loose Rows;
+    Rows rows = __builtin_convertvector(place, Pack<int64_t, V>) + begin;
+    if (by.pick)
+      for (int v = 0; v < V; ++v) rows[v] = by.pick[rows[v]];
+    *reinterpret_cast<Rows*>(out) = rows;
+  }
+}
+
+template <bool least, class S, int V, int U>
 static inline void best_rows(const Groups& by, int64_t first, int64_t last, int64_t width,
-                             const int64_t* places, Held<S> sign, const S* x, S* out,
-                             int64_t* arg) {
+                             const int64_t* places, const S* x, S* out, int64_t* arg) {
   typedef Pack<Held<S>, V> P;
   typedef Pack<Place<S>, V> Q;
   int64_t at[U];
   for (int u = 0; u < U; ++u) at[u] = places[u];
   for (int64_t i = first; i < last; ++i) {
     const int64_t begin = by.rowptr[i], end = by.rowptr[i + 1];
-    P best[U] = {};
-    Q place[U] = {};
-    if (begin < end && best_of<false, S, V, U>(by, begin, end, width, at, sign, x, best, place))
-      best_of<true, S, V, U>(by, begin, end, width, at, sign, x, best, place);
+    S* value = out + i * width;
+    int64_t* from = arg + i * width;
+    if (begin == end) {
+      for (int u = 0; u < U; ++u)
+        for (int v = 0; v < V; ++v) put<1>(value + at[u] + v, Held<S>(0)), from[at[u] + v] = by.rows;
+      continue;
+    }
+    P best[U];
+    Q place[U];
+    bool odd;
+    if (V > 1 || end - begin > 64)
+      odd = best_of<false, least, true, S, V, U>(by, begin, end, width, at, x, best, place);
+    else
+      odd = best_of<false, least, false, S, V, U>(by, begin, end, width, at, x, best, place);
+    if (odd) best_of<true, least, true, S, V, U>(by, begin, end, width, at, x, best, place);
     for (int u = 0; u < U; ++u) {
-      put<V>(out + i * width + at[u], begin < end ? P(best[u] * sign) : P{});
-      int64_t* to = arg + i * width + at[u];
-      Place<S> lanes[V];
-      *reinterpret_cast<typename Packs<Place<S>, V>::loose*>(lanes) = place[u];
-      for (int v = 0; v < V; ++v) to[v] = begin < end ? by.row(begin + lanes[v]) : by.rows;
+      put<V>(value + at[u], best[u]);
+      put_rows<S, V>(by, begin, place[u], from + at[u]);
     }
   }
 }
@@ -171,7 +195,8 @@ void best_groups(const Groups& by, int64_t first, int64_t last, int64_t width, b
                  const S* x, S* out, int64_t* arg) {
   constexpr int most = LANES == 16 && sizeof(S) > 2 ? 8 : 4;  // as many as there are registers for
   by_columns<S, most>(width, [&](auto v, auto u, const int64_t* at) {
-    best_rows<S, v.value, u.value>(by, first, last, width, at, least ? -1 : 1, x, out, arg);
+    if (least) best_rows<true, S, v.value, u.value>(by, first, last, width, at, x, out, arg);
+    else best_rows<false, S, v.value, u.value>(by, first, last, width, at, x, out, arg);
   });
 }
 

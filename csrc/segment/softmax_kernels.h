@@ -29,7 +29,7 @@ static inline P greater(P a, P b) {
   return (a > b) | (a != a) ? a : b;
 }
 
-// The largest of each column, 0 where it is not finite.
+// The largest of each column, NaN if there is one.
 template <class S, int V>
 static inline Pack<Held<S>, V> top_of(const Groups& by, int64_t i, int64_t width, const S* x) {
   typedef Pack<Held<S>, V> P;
@@ -37,24 +37,34 @@ static inline Pack<Held<S>, V> top_of(const Groups& by, int64_t i, int64_t width
   const int64_t end = by.rowptr[i + 1];
   P top = get<V>(x + by.row(k) * width);
   for (++k; k < end; ++k) top = greater<P>(top, get<V>(x + by.row(k) * width));
-  const P zero = {};
-  return top - top == zero ? top : zero;
+  return top;
 }
 
-// x − top of groups first … last − 1 into `e`, row after row, and tops to where they are asked for.
+// x − top of the rows of group i into `e`, row after row.
+template <class S, int V>
+static inline void subtract(const Groups& by, int64_t i, int64_t width, const S* x,
+                            Pack<Held<S>, V> top, Held<S>* e) {
+  const int64_t begin = by.rowptr[i];
+  for (int64_t k = begin; k < by.rowptr[i + 1]; ++k)
+    put<V>(e + (k - begin) * width, Pack<Held<S>, V>(get<V>(x + by.row(k) * width) - top));
+}
+
+// x − top of groups first … last − 1 into `e`, and the tops, 0 where they are not finite, to where
+// they are asked for.
 template <class S>
 static inline void subtract_tops(const Groups& by, int64_t first, int64_t last, int64_t width,
                                  const S* x, Held<S>* e, Held<S>* tops) {
   const int64_t begin = by.rowptr[first];
   columns<S>(width, [&](auto v, int64_t j) {
     constexpr int V = sizeof(v);
+    typedef Pack<Held<S>, V> P;
     for (int64_t i = first; i < last; ++i) {
       if (by.rowptr[i] == by.rowptr[i + 1]) continue;
-      const Pack<Held<S>, V> top = top_of<S, V>(by, i, width, x + j);
+      const P zero = {};
+      P top = top_of<S, V>(by, i, width, x + j);
+      top = top - top == zero ? top : zero;
       if (tops) put<V>(tops + (i - first) * width + j, top);
-      for (int64_t k = by.rowptr[i]; k < by.rowptr[i + 1]; ++k)
-        put<V>(e + (k - begin) * width + j,
-               Pack<Held<S>, V>(get<V>(x + by.row(k) * width + j) - top));
+      subtract<S, V>(by, i, width, x + j, top, e + (by.rowptr[i] - begin) * width + j);
     }
   });
 }
@@ -121,19 +131,80 @@ void logsumexp_groups(const Groups& by, int64_t first, int64_t last, int64_t wid
   });
 }
 
-// y (g − Σ g y), the sum over the group.
+// Three steps of the above for pieces of a long group. The largest of group i, which has rows:
+template <class S>
+void top_group(const Groups& by, int64_t i, int64_t width, const S* x, Held<S>* top) {
+  columns<S>(width, [&](auto v, int64_t j) {
+    constexpr int V = sizeof(v);
+    put<V>(top + j, top_of<S, V>(by, i, width, x + j));
+  });
+}
+
+// Σ exp(x − top), with room for the group's numbers.
+template <class S>
+void sum_group(const Groups& by, int64_t i, int64_t width, const S* x, const Held<S>* top,
+               Held<S>* room, Held<S>* sum) {
+  const int64_t rows = by.rowptr[i + 1] - by.rowptr[i];
+  columns<S>(width, [&](auto v, int64_t j) {
+    constexpr int V = sizeof(v);
+    subtract<S, V>(by, i, width, x + j, get<V>(top + j), room + j);
+  });
+  exp_run<Held<S>>(room, rows * width);
+  columns<S>(width, [&](auto v, int64_t j) {
+    constexpr int V = sizeof(v);
+    put<V>(sum + j, sum_of<Held<S>, V>(room + j, rows, width));
+  });
+}
+
+// exp(x − top) · share.
+template <class S>
+void share_group(const Groups& by, int64_t i, int64_t width, const S* x, const Held<S>* top,
+                 const Held<S>* share, Held<S>* room, S* out) {
+  const int64_t begin = by.rowptr[i], rows = by.rowptr[i + 1] - begin;
+  columns<S>(width, [&](auto v, int64_t j) {
+    constexpr int V = sizeof(v);
+    subtract<S, V>(by, i, width, x + j, get<V>(top + j), room + j);
+  });
+  exp_run<Held<S>>(room, rows * width);
+  columns<S>(width, [&](auto v, int64_t j) {
+    constexpr int V = sizeof(v);
+    typedef Pack<Held<S>, V> P;
+    for (int64_t k = 0; k < rows; ++k)
+      put<V>(out + by.row(begin + k) * width + j,
+             P(get<V>(room + k * width + j) * get<V>(share + j)));
+  });
+}
+
+// Σ g y over group i.
+template <class S, int V>
+static inline Pack<Held<S>, V> dot_of(const Groups& by, int64_t i, int64_t width, const S* grad,
+                                      const S* y) {
+  Pack<Held<S>, V> dot = {};
+  for (int64_t k = by.rowptr[i]; k < by.rowptr[i + 1]; ++k)
+    dot += get<V>(grad + by.row(k) * width) * get<V>(y + by.row(k) * width);
+  return dot;
+}
+
+template <class S>
+void dot_group(const Groups& by, int64_t i, int64_t width, const S* grad, const S* y,
+               Held<S>* dot) {
+  columns<S>(width, [&](auto v, int64_t j) {
+    constexpr int V = sizeof(v);
+    put<V>(dot + j, dot_of<S, V>(by, i, width, grad + j, y + j));
+  });
+}
+
+// y (g − Σ g y), the sum over the group; it is reckoned here unless it is given.
 template <class S>
 void softmax_backward_groups(const Groups& by, int64_t first, int64_t last, int64_t width,
-                             const S* grad, const S* y, S* out) {
+                             const Held<S>* dots, const S* grad, const S* y, S* out) {
   columns<S>(width, [&](auto v, int64_t j) {
     constexpr int V = sizeof(v);
     typedef Pack<Held<S>, V> P;
     for (int64_t i = first; i < last; ++i) {
-      P dot = {};
-      for (int64_t k = by.rowptr[i]; k < by.rowptr[i + 1]; ++k) {
-        const int64_t at = by.row(k) * width + j;
-        dot += get<V>(grad + at) * get<V>(y + at);
-      }
+      P dot;
+      if (dots) dot = get<V>(dots + j);
+      else dot = dot_of<S, V>(by, i, width, grad + j, y + j);
       for (int64_t k = by.rowptr[i]; k < by.rowptr[i + 1]; ++k) {
         const int64_t at = by.row(k) * width + j;
         put<V>(out + at, P(get<V>(y + at) * (get<V>(grad + at) - dot)));

@@ -11,6 +11,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from meshsim.check import InputError, check_index
 from meshsim.ops.gather import gather_sum, transpose
+from meshsim.rows import by_group, starts
 
 # Tables by edge list, dropped with it: copies of a graph that share the edges share the tables.
 _known = WeakTensorKeyDictionary()
@@ -85,13 +86,11 @@ def adjacency(edge_index: Int[Tensor, "2 E"], n: int) -> Adjacency:
             f"`edge_index`: expected edges sorted by receiver, got receiver {int(receiver[row])}"
             f" after {int(receiver[row - 1])} at edge {row}"
         )
-    count = torch.arange(n + 1, device=receiver.device)
-    rowptr = torch.searchsorted(receiver, count)  # (N + 1,)
+    rowptr = starts(receiver, n)
     pairs = torch.stack([2 * sender, 2 * receiver + 1], 1).reshape(-1)  # (2E,)
     pair_rowptr = 2 * torch.arange(len(sender) + 1, device=receiver.device)
     ends, end_rowptr = transpose(pairs, pair_rowptr, 2 * n)
-    by_sender, sent = sender.sort(stable=True)
-    colptr = torch.searchsorted(by_sender, count)  # (N + 1,)
+    sent, colptr = by_group(sender, n)
     made = Adjacency(sender, receiver, rowptr, pairs, pair_rowptr, ends, end_rowptr, sent, colptr)
     _known[edge_index] = (edge_index._version, n, made)
     return made

@@ -10,12 +10,20 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from meshsim.check import InputError, check_index, check_shape
-from meshsim.ops.segment import check_rowptr, segment_max, segment_sum
+from meshsim.ops.segment import (
+    check_devices,
+    check_rowptr,
+    expand_rowptr,
+    segment_max,
+    segment_sum,
+)
+from meshsim.rows import by_group
 
 _INPUTS = (
     "Tensor q, Tensor k, Tensor v, Tensor rowptr, Tensor col, Tensor colptr, Tensor eperm, "
     "Tensor? bias, {}int heads, float scale"
 )
+_NAMES = ("q", "k", "v", "rowptr", "col", "colptr", "eperm", "bias")
 torch.library.define(
     "meshsim::csr_attention",
     f"({_INPUTS.format('')}) -> (Tensor, Tensor)",
@@ -46,7 +54,7 @@ def composed(
     """Attention out of torch's own operations: what `csr_attention` must equal."""
     _check(q, k, v, rowptr, col, bias, heads)
     stored, wide = q.dtype, torch.promote_types(q.dtype, torch.float32)
-    row = torch.repeat_interleave(rowptr.diff(), output_size=len(col))  # (E,)
+    row = expand_rowptr(rowptr, len(col))  # (E,)
 
     def split(x: Tensor, index: Tensor) -> Tensor:
         return x.to(wide).index_select(0, index).unflatten(1, (heads, -1))
@@ -125,6 +133,7 @@ def _gradients(
 @torch.library.register_fake("meshsim::csr_attention")
 def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
     q, heads = arguments[0], arguments[8]
+    check_devices(q, **dict(zip(_NAMES, arguments, strict=False)))
     wide = torch.promote_types(q.dtype, torch.float32)
     return q.new_empty(q.shape), q.new_empty(q.shape[0], heads, dtype=wide)
 
@@ -134,6 +143,7 @@ def _fake_backward(
     grad_out: Tensor, grad_lse: Tensor, *arguments: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     q, k, v = arguments[:3]
+    check_devices(q, grad_out=grad_out, **dict(zip(_NAMES, arguments, strict=False)))
     entries = arguments[4].shape[0] if arguments[7] is not None else 0
     d_bias = q.new_empty(entries, arguments[9])
     return q.new_empty(q.shape), q.new_empty(k.shape), q.new_empty(v.shape), d_bias
@@ -218,7 +228,6 @@ def entries_by_column(col: Int[Tensor, " E"], n: int) -> tuple[Tensor, Tensor]:
     if kept is not None and kept[:2] == (col._version, n):
         return kept[2]
     check_index(col, n, "col", "columns")
-    ordered, eperm = col.sort(stable=True)
-    colptr = torch.searchsorted(ordered, torch.arange(n + 1, device=col.device))
+    eperm, colptr = by_group(col, n)
     _known[col] = (col._version, n, (colptr, eperm))
     return colptr, eperm

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from meshsim.ops.segment import check_rowptr
+from meshsim.ops.segment import check_devices, check_rowptr, expand_rowptr
+from meshsim.rows import by_group
 
 torch.library.define(
     "meshsim::gather_sum",
@@ -31,6 +32,7 @@ def _reference(
 def _fake(
     x: Tensor, indices: Tensor, rowptr: Tensor, t_indices: Tensor, t_rowptr: Tensor
 ) -> Tensor:
+    check_devices(x, indices=indices, rowptr=rowptr, t_indices=t_indices, t_rowptr=t_rowptr)
     return x.new_empty(rowptr.shape[0] - 1, x.shape[1])
 
 
@@ -80,7 +82,6 @@ def transpose(
     >>> transpose(torch.tensor([0, 1, 1]), torch.tensor([0, 2, 3]), 2)
     (tensor([0, 0, 1]), tensor([0, 1, 3]))
     """
-    rows = torch.repeat_interleave(rowptr.diff(), output_size=len(indices))
-    ordered, order = indices.sort(stable=True)
-    ends = torch.arange(n + 1, device=indices.device, dtype=ordered.dtype)
-    return rows[order], torch.searchsorted(ordered, ends)
+    rows = expand_rowptr(rowptr, len(indices))
+    order, t_rowptr = by_group(indices, n)
+    return rows[order], t_rowptr

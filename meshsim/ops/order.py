@@ -10,6 +10,7 @@ from torch import Tensor
 from meshsim.check import check_index
 from meshsim.ops.neighbors import check_points
 from meshsim.ops.segment import check_rowptr
+from meshsim.rows import by_group
 
 torch.library.define(
     "meshsim::morton_order", "(Tensor points) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,)
@@ -140,6 +141,5 @@ def rcm_order(edge_index: Int[Tensor, "2 E"], n: int) -> Int[Tensor, " n"]:
     tensor([2, 1, 3, 0])
     """
     check_index(edge_index.T, n, "edge_index", "nodes")
-    sender, order = edge_index[0].sort(stable=True)
-    rowptr = torch.searchsorted(sender, torch.arange(n + 1, device=sender.device))
+    order, rowptr = by_group(edge_index[0], n)
     return torch.ops.meshsim.rcm_order(rowptr, edge_index[1][order])

@@ -11,7 +11,9 @@ and an `index` need not be sorted for `segment_coo`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log, prod
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -21,10 +23,15 @@ from meshsim.check import InputError, check_index
 from meshsim.ops import scatter_rows  # noqa: F401  defines the operators
 from meshsim.ops.segment import call
 
+_OPERATORS = {
+    name: getattr(torch.ops.meshsim, f"scatter_{name}").default
+    for name in ("sum", "mean", "mul", "max", "min", "softmax", "logsumexp")
+}
+
 
 def broadcast(index: Tensor, src: Tensor, dim: int) -> Tensor:
     """`index` in the shape of `src`: one dimension goes along `dim`, others from the left."""
-    dim = dim % src.dim()
+    dim = _dim(src, dim)
     if index.dim() == 1:
         index = index.view([1] * dim + [-1])
     index = index.view(*index.shape, *[1] * (src.dim() - index.dim()))
@@ -51,35 +58,58 @@ def _constant(index: Tensor, dims: range) -> bool:
 
 def _run(name: str, src: Tensor, index: Tensor, dim: int, n: int) -> tuple[Tensor, Tensor | None]:
     """An operator of `scatter_rows` along `dim`; softmax keeps the shape of `src`."""
-    op = getattr(torch.ops.meshsim, f"scatter_{name}").default
+    op = _OPERATORS[name]
+    if index.dim() == 1:
+        return call(_run_rows, src, op, index, dim, n)
     shape = list(src.shape)
-    dim = dim % len(shape)
+    dim = _dim(src, dim)
     rows = shape[dim]
     if name != "softmax":
         shape[dim] = n
-    if index.dim() > 1:
-        index = broadcast(index, src, dim)
-        if not _constant(index, range(dim + 1, index.dim())):
-            moved = _run(name, src.movedim(dim, -1), index.movedim(dim, -1), -1, n)
-            return tuple(None if t is None else t.movedim(-1, dim).contiguous() for t in moved)  # type: ignore
-        if src.numel() == 0:
-            rows_of = src.reshape(0, 0, 0)
-            y = call(op, rows_of, index.new_empty(0), 0)
-            made = y if isinstance(y, tuple) else (y, None)
-            value = made[0].new_full(shape, 1 if name == "mul" else 0)
-            return value, None if made[1] is None else made[1].new_full(shape, rows)
-        for _ in range(src.dim() - dim - 1):
-            index = index.select(-1, 0)
-        if not _constant(index, range(dim)):
-            return _by_batch(op, src, index, dim, n, shape)
-        for _ in range(dim):
-            index = index.select(0, 0)
-    elif len(index) == 1 != rows:
-        index = index.expand(rows)
-    y = call(op, src.reshape(prod(shape[:dim]), rows, prod(shape[dim + 1 :])), index, n)
-    if isinstance(y, tuple):
-        return y[0].view(shape), y[1].view(shape)
-    return y.view(shape), None
+    index = broadcast(index, src, dim)
+    if not _constant(index, range(dim + 1, index.dim())):
+        moved = _run(name, src.movedim(dim, -1), index.movedim(dim, -1), -1, n)
+        return tuple(None if t is None else t.movedim(-1, dim).contiguous() for t in moved)  # type: ignore
+    if src.numel() == 0:
+        rows_of = src.reshape(0, 0, 0)
+        y = call(op, rows_of, index.new_empty(0), 0)
+        made = y if isinstance(y, tuple) else (y, None)
+        value = made[0].new_full(shape, 1 if name == "mul" else 0)
+        return value, None if made[1] is None else made[1].new_full(shape, rows)
+    for _ in range(src.dim() - dim - 1):
+        index = index.select(-1, 0)
+    if not _constant(index, range(dim)):
+        return _by_batch(op, src, index, dim, n, shape)
+    for _ in range(dim):
+        index = index.select(0, 0)
+    return call(_run_rows, src, op, index, dim, n)
+
+
+def _run_rows(
+    src: Tensor, op: Callable[..., Any], index: Tensor, dim: int, n: int
+) -> tuple[Tensor, Tensor | None]:
+    """The same for an index of one dimension: along `dim`, equal for all the others."""
+    if src.dim() == 2:  # the usual case, without arithmetic of shapes
+        side = -_dim(src, dim)
+        y = op(src.unsqueeze(side), _as_long(index, src.shape[dim]), n)  # (B, E, 1) or (1, E, K)
+        values, arg = y if isinstance(y, tuple) else (y, None)
+        return values.squeeze(side), None if arg is None else arg.squeeze(side)
+    dim = _dim(src, dim)
+    before, rows, after = prod(src.shape[:dim]), src.shape[dim], prod(src.shape[dim + 1 :])
+    y = op(src.reshape(before, rows, after), _as_long(index, rows), n)
+    values, arg = y if isinstance(y, tuple) else (y, None)
+    shape = (*src.shape[:dim], values.shape[1], *src.shape[dim + 1 :])
+    return values.view(shape), None if arg is None else arg.view(shape)
+
+
+def _dim(src: Tensor, dim: int) -> int:
+    if not -src.dim() <= dim < src.dim():
+        raise InputError(f"`dim`: expected a dimension of {tuple(src.shape)}, got {dim}")
+    return dim % src.dim()
+
+
+def _as_long(index: Tensor, rows: int) -> Tensor:
+    return index.expand(rows) if len(index) == 1 != rows else index
 
 
 def _by_batch(

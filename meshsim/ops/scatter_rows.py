@@ -13,14 +13,28 @@ import torch
 from torch import Tensor
 
 from meshsim.check import InputError, check_index
+from meshsim.ops.segment import check_devices, differentiated_again
+from meshsim.rows import by_group
 
+_WIDE = 16  # narrower rows are sorted in more time than a fused gradient saves
+_TAGS = (torch.Tag.pt2_compliant_tag,)
 for _name in ("sum", "mean", "mul", "max", "min", "softmax", "logsumexp"):
     _out = "(Tensor, Tensor)" if _name in ("max", "min") else "Tensor"
     torch.library.define(
         f"meshsim::scatter_{_name}",
         f"(Tensor src, Tensor index, SymInt n) -> {_out}",
-        tags=(torch.Tag.pt2_compliant_tag,),
+        tags=_TAGS,
     )
+torch.library.define(
+    "meshsim::scatter_softmax_backward",
+    "(Tensor grad, Tensor y, Tensor index, SymInt n) -> Tensor",
+    tags=_TAGS,
+)
+torch.library.define(
+    "meshsim::scatter_logsumexp_backward",
+    "(Tensor grad, Tensor src, Tensor y, Tensor index) -> Tensor",
+    tags=_TAGS,
+)
 
 
 def _check(src: Tensor, index: Tensor, n: int) -> None:
@@ -38,8 +52,7 @@ def _check(src: Tensor, index: Tensor, n: int) -> None:
 def _sorted(src: Tensor, index: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (E, B, K) by group, where they came from (E,), and rowptr (n + 1,)."""
     _check(src, index, n)
-    ordered, order = index.sort(stable=True)
-    rowptr = torch.searchsorted(ordered, torch.arange(n + 1, device=index.device))
+    order, rowptr = by_group(index, n)
     return src.detach().index_select(1, order).transpose(0, 1).contiguous(), order, rowptr
 
 
@@ -89,6 +102,15 @@ def _logsumexp(src: Tensor, index: Tensor, n: int) -> Tensor:
     return _back(torch.ops.meshsim.segment_logsumexp(rows, rowptr))
 
 
+def _softmax_gradient(grad: Tensor, y: Tensor, index: Tensor, n: int) -> Tensor:
+    dot = torch.ops.meshsim.scatter_sum(grad * y, index, n)
+    return y * (grad - dot.index_select(1, index))
+
+
+def _logsumexp_gradient(grad: Tensor, src: Tensor, y: Tensor, index: Tensor) -> Tensor:
+    return grad.index_select(1, index) * (src - y.index_select(1, index)).exp()
+
+
 def _save_index(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(inputs[1])
 
@@ -125,22 +147,25 @@ def _mul_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
 def _extreme_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, None]:
     (arg,) = ctx.saved_tensors
     out = grad.new_zeros(grad.shape[0], ctx.rows + 1, grad.shape[2])  # the last: empty groups
-    return out.scatter(1, arg, grad)[:, :-1], None, None
+    return out.scatter_(1, arg, grad)[:, :-1], None, None
 
 
 def _softmax_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     index, y = ctx.saved_tensors
-    dot = torch.ops.meshsim.scatter_sum(grad * y, index, ctx.n)
-    return y * (grad - dot.index_select(1, index)), None, None
+    composed = differentiated_again() or y.shape[2] < _WIDE
+    found = _softmax_gradient if composed else torch.ops.meshsim.scatter_softmax_backward
+    return found(grad, y, index, ctx.n), None, None
 
 
 def _logsumexp_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     src, index, y = ctx.saved_tensors
-    share = (src - y.index_select(1, index)).exp()
-    return grad.index_select(1, index) * share, None, None
+    composed = differentiated_again() or y.shape[2] < _WIDE
+    found = _logsumexp_gradient if composed else torch.ops.meshsim.scatter_logsumexp_backward
+    return found(grad, src, y, index), None, None
 
 
 def _fake_groups(src: Tensor, index: Tensor, n: int) -> Tensor:
+    check_devices(src, index=index)
     return src.new_empty(src.shape[0], n, src.shape[2])
 
 
@@ -150,6 +175,7 @@ def _fake_pair(src: Tensor, index: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 
 def _fake_like(src: Tensor, index: Tensor, n: int) -> Tensor:
+    check_devices(src, index=index)
     return src.new_empty(src.shape)
 
 
@@ -167,3 +193,27 @@ for _name, (_reference, _fake, _backward, _setup) in _PARTS.items():
     torch.library.impl(_full, "CompositeExplicitAutograd", _reference)
     torch.library.register_fake(_full, _fake)
     torch.library.register_autograd(_full, _backward, setup_context=_setup)
+
+
+@torch.library.impl("meshsim::scatter_softmax_backward", "CompositeExplicitAutograd")
+def _softmax_backward_reference(grad: Tensor, y: Tensor, index: Tensor, n: int) -> Tensor:
+    _check(y, index, n)
+    return _softmax_gradient(grad.detach(), y.detach(), index, n)
+
+
+@torch.library.impl("meshsim::scatter_logsumexp_backward", "CompositeExplicitAutograd")
+def _logsumexp_backward_reference(grad: Tensor, src: Tensor, y: Tensor, index: Tensor) -> Tensor:
+    _check(src, index, y.shape[1])
+    return _logsumexp_gradient(grad.detach(), src.detach(), y.detach(), index)
+
+
+@torch.library.register_fake("meshsim::scatter_softmax_backward")
+def _fake_softmax_backward(grad: Tensor, y: Tensor, index: Tensor, n: int | torch.SymInt) -> Tensor:
+    check_devices(y, grad=grad, index=index)
+    return y.new_empty(y.shape)
+
+
+@torch.library.register_fake("meshsim::scatter_logsumexp_backward")
+def _fake_logsumexp_backward(grad: Tensor, src: Tensor, y: Tensor, index: Tensor) -> Tensor:
+    check_devices(src, grad=grad, y=y, index=index)
+    return src.new_empty(src.shape)

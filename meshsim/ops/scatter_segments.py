@@ -141,8 +141,14 @@ def gather_coo(
     return rows if out is None else out.copy_(rows)
 
 
+_OPERATORS = {
+    name: getattr(torch.ops.meshsim, f"segment_{name}").default
+    for name in ("sum", "mean", "max", "min")
+}
+
+
 def _csr(name: str, src: Tensor, indptr: Tensor) -> tuple[Tensor, Tensor | None]:
-    op = getattr(torch.ops.meshsim, f"segment_{name}").default
+    op = _OPERATORS[name]
     indptr, dim = _along(indptr, src)
     if indptr.shape[-1] == 0:  # torch_scatter takes it for no segments
         indptr = indptr.new_zeros(*indptr.shape[:-1], 1)
@@ -150,8 +156,9 @@ def _csr(name: str, src: Tensor, indptr: Tensor) -> tuple[Tensor, Tensor | None]
     if dim:
         return _csr_by_batch(name, op, src, indptr, dim)
     rows, first = src.shape[0], 0
-    if indptr.is_cpu and (int(indptr[0]) != 0 or int(indptr[-1]) != rows):
-        first, last = int(indptr[0]), int(indptr[-1])
+    ends = indptr.numpy() if indptr.is_cpu else None  # far quicker to read than a tensor
+    if ends is not None and (ends[0] != 0 or ends[-1] != rows):
+        first, last = int(ends[0]), int(ends[-1])
         if not 0 <= first <= last <= rows:
             raise InputError(f"`indptr`: expected to rise within 0..{rows}, got {first} to {last}")
         src, indptr = src[first:last], indptr - first

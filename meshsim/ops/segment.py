@@ -1,7 +1,8 @@
 """Reductions over consecutive rows: segment i is the rows `rowptr[i]:rowptr[i + 1]`.
 
 Every result has the same bits on every run and every number of threads: a segment is summed in
-the order of its rows, with float32 accumulation for bfloat16 and float16.
+the order of its rows, a very long one in pieces cut by its length alone, with float32 accumulation
+for bfloat16 and float16.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
+from torch._C import _AutoDispatchBelowAutograd
+from torch.compiler import is_compiling
 from torch.nn.functional import embedding_bag
 
 from meshsim.check import InputError
@@ -52,6 +55,15 @@ def check_rowptr(rowptr: Tensor, n: int, name: str = "rowptr") -> None:
                 f"`{name}`: expected to rise from 0 to {n} (the rows), got {a[0]} to {a[-1]}"
                 + ("" if (a[0], a[-1]) != (0, n) else ", not rising")
             )
+
+
+def check_devices(like: Tensor, **others: Tensor | None) -> None:
+    """Raise `InputError` unless all lie on one device: a mixture that holds a meta tensor reaches
+    the fake kernel, which would hand out memory that nobody has written.
+    """
+    for name, x in others.items():
+        if x is not None and x.device != like.device:
+            raise InputError(f"`{name}`: expected a tensor on {like.device}, got {x.device}")
 
 
 def expand_rowptr(rowptr: Int[Tensor, " R"], n: int | torch.SymInt) -> Int[Tensor, " E"]:
@@ -208,20 +220,26 @@ def _extreme_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, Non
     return torch.ops.meshsim.segment_place(grad, arg, rowptr, ctx.n), None, None
 
 
-def _again() -> bool:
+def differentiated_again() -> bool:
     """Whether the gradient is to be differentiated in turn."""
-    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return is_grad_enabled() and not is_compiling()
 
 
 def _softmax_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     rowptr, y = ctx.saved_tensors
-    found = _softmax_gradient if _again() else torch.ops.meshsim.segment_softmax_backward
+    found = (
+        _softmax_gradient if differentiated_again() else torch.ops.meshsim.segment_softmax_backward
+    )
     return found(grad, y, rowptr), None, None
 
 
 def _logsumexp_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     x, rowptr, y = ctx.saved_tensors
-    found = _logsumexp_gradient if _again() else torch.ops.meshsim.segment_logsumexp_backward
+    found = (
+        _logsumexp_gradient
+        if differentiated_again()
+        else torch.ops.meshsim.segment_logsumexp_backward
+    )
     return found(grad, x, y, rowptr), None, None
 
 
@@ -246,16 +264,28 @@ def _place_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _fake_rows(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> Tensor:
+    check_devices(x, rowptr=rowptr, index=index)
     return x.new_empty(rowptr.shape[0] - 1, *x.shape[1:])
 
 
 def _fake_pair(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    values = _fake_rows(x, rowptr)
+    values = _fake_rows(x, rowptr, index)
     return values, torch.empty_like(values, dtype=torch.int64)
 
 
 def _fake_like(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> Tensor:
+    check_devices(x, rowptr=rowptr, index=index)
     return x.new_empty(x.shape)
+
+
+def _fake_spread(x: Tensor, rowptr: Tensor, rows: int | torch.SymInt, mean: bool) -> Tensor:
+    check_devices(x, rowptr=rowptr)
+    return x.new_empty(rows, *x.shape[1:])
+
+
+def _fake_place(x: Tensor, arg: Tensor, rowptr: Tensor, rows: int | torch.SymInt) -> Tensor:
+    check_devices(x, arg=arg, rowptr=rowptr)
+    return x.new_empty(rows, *x.shape[1:])
 
 
 _PARTS: dict[str, tuple[Callable[..., Any], ...]] = {
@@ -265,18 +295,8 @@ _PARTS: dict[str, tuple[Callable[..., Any], ...]] = {
     "min": (_extreme("amin"), _fake_pair, _extreme_backward, _save_result),
     "softmax": (_softmax, _fake_like, _softmax_backward, _save_result),
     "logsumexp": (_logsumexp, _fake_rows, _logsumexp_backward, _save),
-    "spread": (
-        _spread,
-        lambda x, rowptr, rows, mean: x.new_empty(rows, *x.shape[1:]),
-        _spread_backward,
-        _save_spread,
-    ),
-    "place": (
-        _place,
-        lambda x, arg, rowptr, rows: x.new_empty(rows, *x.shape[1:]),
-        _place_backward,
-        _save_place,
-    ),
+    "spread": (_spread, _fake_spread, _spread_backward, _save_spread),
+    "place": (_place, _fake_place, _place_backward, _save_place),
 }
 for _name, (_reference, _fake, _backward, _setup) in _PARTS.items():
     _full = f"meshsim::segment_{_name}"
@@ -297,11 +317,13 @@ def _logsumexp_backward_reference(grad: Tensor, x: Tensor, y: Tensor, rowptr: Te
 
 @torch.library.register_fake("meshsim::segment_softmax_backward")
 def _fake_softmax_backward(grad: Tensor, y: Tensor, rowptr: Tensor) -> Tensor:
+    check_devices(y, grad=grad, rowptr=rowptr)
     return y.new_empty(y.shape)
 
 
 @torch.library.register_fake("meshsim::segment_logsumexp_backward")
 def _fake_logsumexp_backward(grad: Tensor, x: Tensor, y: Tensor, rowptr: Tensor) -> Tensor:
+    check_devices(x, grad=grad, y=y, rowptr=rowptr)
     return x.new_empty(x.shape)
 
 
@@ -311,10 +333,16 @@ def call(op: Callable[..., Any], x: Tensor, *rest: Any) -> Any:
     On a small graph that detour, torch's wrapper around registered gradients, takes longer than
     the work.
     """
-    if torch.compiler.is_compiling() or (x.requires_grad and torch.is_grad_enabled()):
+    if (x.requires_grad and is_grad_enabled()) or is_compiling():
         return op(x, *rest)
-    with torch._C._AutoDispatchBelowAutograd():
+    with _AutoDispatchBelowAutograd():
         return op(x, *rest)
+
+
+# Looking an operator up by name at each call takes longer than ten rows.
+_SUM, _MEAN, _MAX, _MIN, _SOFTMAX, _LOGSUMEXP = (
+    getattr(torch.ops.meshsim, f"segment_{name}").default for name in _NAMES
+)
 
 
 def segment_sum(
@@ -336,7 +364,7 @@ def segment_sum(
     >>> segment_sum(torch.tensor([1., 2., 3.]), torch.tensor([0, 2, 2, 3]))
     tensor([3., 0., 3.])
     """
-    return call(torch.ops.meshsim.segment_sum.default, x, rowptr, index)
+    return call(_SUM, x, rowptr, index)
 
 
 def segment_mean(
@@ -347,7 +375,7 @@ def segment_mean(
     >>> segment_mean(torch.tensor([1., 2., 3.]), torch.tensor([0, 2, 2, 3]))
     tensor([1.5000, 0.0000, 3.0000])
     """
-    return call(torch.ops.meshsim.segment_mean.default, x, rowptr, index)
+    return call(_MEAN, x, rowptr, index)
 
 
 def segment_max(
@@ -364,7 +392,7 @@ def segment_max(
     >>> segment_max(torch.tensor([1., 2., -3.]), torch.tensor([0, 2, 2, 3]))
     (tensor([ 2.,  0., -3.]), tensor([1, 3, 2]))
     """
-    return call(torch.ops.meshsim.segment_max.default, x, rowptr, index)
+    return call(_MAX, x, rowptr, index)
 
 
 def segment_min(
@@ -375,7 +403,7 @@ def segment_min(
     >>> segment_min(torch.tensor([1., 2., -3.]), torch.tensor([0, 2, 2, 3]))
     (tensor([ 1.,  0., -3.]), tensor([0, 3, 2]))
     """
-    return call(torch.ops.meshsim.segment_min.default, x, rowptr, index)
+    return call(_MIN, x, rowptr, index)
 
 
 def segment_softmax(
@@ -388,7 +416,7 @@ def segment_softmax(
     >>> segment_softmax(torch.tensor([7., 7., 3.]), torch.tensor([0, 2, 2, 3]))
     tensor([0.5000, 0.5000, 1.0000])
     """
-    return call(torch.ops.meshsim.segment_softmax.default, x, rowptr, index)
+    return call(_SOFTMAX, x, rowptr, index)
 
 
 def segment_logsumexp(
@@ -401,4 +429,4 @@ def segment_logsumexp(
     >>> segment_logsumexp(torch.zeros(3), torch.tensor([0, 1, 1, 3]))
     tensor([0.0000,   -inf, 0.6931])
     """
-    return call(torch.ops.meshsim.segment_logsumexp.default, x, rowptr, index)
+    return call(_LOGSUMEXP, x, rowptr, index)

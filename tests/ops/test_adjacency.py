@@ -1,6 +1,7 @@
 """Adjacency: what it sums, when it is rebuilt, what it refuses."""
 
 import gc
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from meshsim.check import InputError
 from meshsim.ops import adjacency as module
 from meshsim.ops.adjacency import adjacency
+from meshsim.rows import by_group, starts
 
 EDGES = torch.tensor([[1, 3, 0, 2, 2, 0], [0, 0, 1, 1, 3, 3]])  # node 2 receives, 4 does nothing
 
@@ -56,3 +58,13 @@ def test_refusals():
         adjacency(torch.tensor([[0, 5], [0, 1]]), 5)
     with pytest.raises(InputError, match="sorted by receiver, got receiver 0 after 1 at edge 2"):
         adjacency(torch.tensor([[0, 0, 1], [0, 1, 0]]), 2)
+
+
+def test_rows_by_group():
+    index = torch.tensor([3, 0, 3, 1, 0, 3])
+    order, ptr = by_group(index, 5)
+    groups = [order[a:b].tolist() for a, b in pairwise(ptr)]
+    assert groups == [[1, 4], [3], [], [0, 2, 5], []]
+    assert starts(index[order], 5).tolist() == ptr.tolist() == [0, 2, 3, 3, 6, 6]
+    none = index[:0]
+    assert by_group(none, 2)[1].tolist() == [0, 0, 0] and by_group(none, 0)[1].tolist() == [0]

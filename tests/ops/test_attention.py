@@ -301,6 +301,11 @@ def test_any_sizes(rows, columns, entries):
         ({2: torch.zeros(6, 16).double()}, r"`v`.*\(7, 16\).*\(6, 16\)"),
         ({3: torch.arange(10)}, "`rowptr`.*rise from 0 to 40"),
         ({3: torch.tensor([0, 40])}, r"`rowptr`.*\(10"),
+        (
+            {3: torch.zeros(10, dtype=torch.int64, device="meta")},
+            "`rowptr`: expected a tensor on cpu, got meta",
+        ),
+        ({2: torch.zeros(7, 16, device="meta").double()}, "`v`: expected a tensor on cpu"),
         ({4: torch.full((40,), 7)}, "`col`: index 7 at row 0 is outside 0..6"),
         ({4: torch.full((40,), -1)}, "`col`: index -1 at row 0"),
         ({4: torch.zeros(40, dtype=torch.int32)}, "`col`"),

@@ -75,3 +75,11 @@ def test_indices_outside_are_named(bad):
     lists = (INDICES, ROWPTR)
     with pytest.raises(ValueError, match=f"`indices`: index {bad} at row 2 is outside 0..4"):
         gather_sum(torch.zeros(N, 2), indices, ROWPTR, *lists)
+
+
+def test_tensors_of_another_device_are_named():
+    lists = [INDICES, ROWPTR, *transpose(INDICES, ROWPTR, N)]
+    for place, name in enumerate(["indices", "rowptr", "t_indices", "t_rowptr"]):
+        wrong = [x.to("meta") if i == place else x for i, x in enumerate(lists)]
+        with pytest.raises(ValueError, match=f"`{name}`: expected a tensor on cpu, got meta"):
+            gather_sum(torch.zeros(N, 2), *wrong)

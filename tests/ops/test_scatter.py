@@ -80,7 +80,8 @@ def test_native_kernels_run():
     running = native.active()
     if running["scatter_sum"]["cpu"] != "native" and not native.allowed():
         pytest.skip(running["scatter_sum"]["why"])
-    for name in ("sum", "mean", "mul", "max", "min", "softmax", "logsumexp"):
+    names = ("sum", "mean", "mul", "max", "min", "softmax", "logsumexp")
+    for name in (*names, "softmax_backward", "logsumexp_backward"):
         assert running[f"scatter_{name}"]["cpu"] == "native"
 
 
@@ -258,20 +259,106 @@ def test_compiles_whole(name):
     torch.testing.assert_close(a.grad, b.grad)
 
 
-@pytest.mark.parametrize("reduce", ["sum", "mean", "max", "softmax"])
+@pytest.mark.parametrize("groups", [900, 2])
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max", "softmax", "logsumexp"])
 @pytest.mark.parametrize("width", [4, 40])
-def test_same_bits_for_any_number_of_threads(reduce, width):
+def test_same_bits_for_any_number_of_threads(reduce, width, groups):
     generator = torch.Generator().manual_seed(0)
     src = torch.randn(20000, width, generator=generator)
-    index = torch.randint(0, 900, (20000,), generator=generator)
+    index = torch.randint(0, groups, (20000,), generator=generator)
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            results.append(run(reduce, src, index, 0)[0])
+            leaf = src.clone().requires_grad_()
+            y = run(reduce, leaf, index, 0)[0]
+            (y * y.detach().cos()).sum().backward()
+            results.append(torch.cat([y.detach(), leaf.grad]))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("order", ["sorted", "random"])
+@pytest.mark.parametrize("reduce", [*REDUCTIONS, "softmax", "logsumexp"])
+def test_very_long_groups(reduce, order):
+    # longer than threads leave to one of them: 4 · 2¹⁶ numbers
+    generator = torch.Generator().manual_seed(0)
+    src = 1 + 1e-5 * torch.rand(2, 70_000, 17, dtype=torch.float64, generator=generator)
+    index = torch.randint(0, 2, (70_000,), generator=generator) * 2  # nothing in the middle
+    index = index.sort().values if order == "sorted" else index
+    leaf = src.clone().requires_grad_()
+    y, arg = run(reduce, leaf, index, 1)
+    parts = [src[:, index == i].requires_grad_() for i in (0, 2)]
+    one = {
+        "sum": lambda p: p.sum(1),
+        "add": lambda p: p.sum(1),
+        "mul": lambda p: p.prod(1),
+        "mean": lambda p: p.mean(1),
+        "min": lambda p: p.min(1).values,
+        "max": lambda p: p.max(1).values,
+        "softmax": lambda p: p.softmax(1),
+        "logsumexp": lambda p: p.logsumexp(1),
+    }[reduce]
+    for i, part in zip((0, 2), parts, strict=True):
+        found = y[:, index == i] if reduce == "softmax" else y[:, i]
+        expected = one(part)
+        torch.testing.assert_close(found, expected)
+        weight = torch.cos(torch.arange(expected.numel(), dtype=torch.float64)).view_as(expected)
+        (grad,) = torch.autograd.grad(found, leaf, weight, retain_graph=True)
+        (right,) = torch.autograd.grad(expected, part, weight)
+        torch.testing.assert_close(grad[:, index == i], right)
+        if arg is not None:
+            assert torch.equal(src.gather(1, arg[:, i : i + 1])[:, 0], expected)
+
+
+@pytest.mark.parametrize("name", ["softmax", "logsumexp"])
+def test_fused_gradients_equal_the_composed(name):
+    src, index = torch.randn(2, 7, 20, dtype=torch.float64), torch.tensor([2, 0, 2, 3, 0, 0, 3])
+    src.requires_grad_()
+    y = getattr(torch.ops.meshsim, f"scatter_{name}")(src, index, 4)
+    y = y if name == "softmax" else y[:, [0, 2, 3]]
+    grad = torch.cos(torch.arange(float(y.numel()), dtype=y.dtype)).view(y.shape)
+    (plain,) = torch.autograd.grad(y, src, grad, retain_graph=True)
+    (again,) = torch.autograd.grad(y, src, grad, create_graph=True)
+    torch.testing.assert_close(plain, again.detach())
+    op = getattr(torch.ops.meshsim, f"scatter_{name}_backward").default
+    groups = torch.randn(2, 4, 20, dtype=torch.float64)
+    if name == "softmax":
+        opcheck(op, (grad, y.detach(), index, 4))
+    else:
+        opcheck(op, (groups, src.detach(), groups, index))
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "mul", "max", "min", "softmax", "logsumexp"])
+def test_direct_calls_with_wrong_tensors_raise(name):
+    if native.active()[f"scatter_{name}"]["cpu"] != "native":
+        pytest.skip("the reference leaves it to torch")
+    op = getattr(torch.ops.meshsim, f"scatter_{name}").default
+    src, index = torch.ones(2, 7, 3), torch.tensor([2, 0, 2, 3, 0, 0, 3])
+    for wrong in (
+        (src[0], index, 4),
+        (src, index.view(1, 7), 4),
+        (src, index.int(), 4),
+        (src, index[:5], 4),
+        (src, index, 3),
+        (src, index, -1),
+        (src.to("meta"), index, 4),  # on another device
+        (src, index.to("meta"), 4),
+    ):
+        try:
+            y = op(*wrong)
+        except (ValueError, RuntimeError, NotImplementedError):
+            continue
+        pytest.fail(f"no error, but {y}")
+    if name in ("softmax", "logsumexp"):
+        back = getattr(torch.ops.meshsim, f"scatter_{name}_backward").default
+        for grad in (torch.ones(2, 6, 3), torch.ones(2, 7, 3).double(), torch.ones(7)):
+            with pytest.raises(ValueError, match="`grad`: expected"):
+                if name == "softmax":
+                    back(grad, src, index, 4)
+                else:
+                    back(grad, src, src[:, :4], index)
 
 
 @pytest.mark.parametrize("bad", [-1, 4])
@@ -292,6 +379,12 @@ def test_wrong_arguments_are_named():
         ops.scatter_sum(src, index[:5], 1)
     with pytest.raises(ValueError, match="`index`: expected a shape that broadcasts"):
         ops.scatter_sum(src, index.view(7, 1), 1)
+    for dim in (3, -4):
+        for at in (index, index.view(1, 7)):
+            with pytest.raises(ValueError, match="`dim`: expected a dimension of"):
+                ops.scatter_sum(src, at, dim)
+    with pytest.raises(ValueError, match="`dim`: expected a dimension of"):
+        ops.scatter_sum(src[0], index, 2)
     with pytest.raises(ValueError, match="`reduce`: expected sum, add"):
         ops.scatter(src, index, 1, reduce="median")
     with pytest.raises(ValueError, match="expected floating point"):

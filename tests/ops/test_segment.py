@@ -30,6 +30,10 @@ def rows(dtype=torch.float64, shape=(5,), n=11, seed=0):
     return torch.randn(n, *shape, dtype=torch.float64, generator=generator).to(dtype)
 
 
+# A segment that threads share (more than 4 · 2¹⁶ numbers), among short ones and an empty one.
+LONG = torch.tensor([0, 3, 70_003, 70_003, 70_010])
+
+
 def loop(name, x, rowptr):
     """The reduction, one segment after another, in float64."""
     x = x.double()
@@ -145,12 +149,13 @@ def test_compiles_whole(name):
     torch.testing.assert_close(a.grad, b.grad)
 
 
+@pytest.mark.parametrize("long", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", REDUCTIONS)
-def test_same_bits_for_any_number_of_threads(name, dtype):
+def test_same_bits_for_any_number_of_threads(name, dtype, long):
     rowptr = torch.randint(0, 40, (500,), generator=torch.Generator().manual_seed(1)).cumsum(0)
-    rowptr = torch.cat([rowptr.new_zeros(1), rowptr])
-    x = rows(dtype, (33,), n=int(rowptr[-1]))
+    rowptr = LONG if long else torch.cat([rowptr.new_zeros(1), rowptr])
+    x = rows(dtype, (5,) if long else (33,), n=int(rowptr[-1]))
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
@@ -303,3 +308,83 @@ def test_wrong_kinds_are_named():
         if native.active()[f"segment_{name}"]["cpu"] == "native":
             with pytest.raises(ValueError, match="`x`: expected float32"):
                 getattr(torch.ops.meshsim, f"segment_{name}")(whole, ROWPTR)
+
+
+@pytest.mark.parametrize("width", [4, 20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_a_very_long_segment(name, dtype, width):
+    x = rows(dtype, (width,), n=70_010).requires_grad_()
+    y = values(name, x, LONG)
+    exact = x.detach().double().requires_grad_()
+    expected = loop(name, exact, LONG)
+    tolerance = {torch.float64: 1e-10, torch.float32: 1e-3, torch.bfloat16: 1e-2}[dtype]
+    torch.testing.assert_close(y.double(), expected, rtol=tolerance, atol=tolerance)
+    grad = torch.cos(torch.arange(y.numel(), dtype=torch.float64)).view(y.shape).to(dtype)
+    (found,) = torch.autograd.grad(y, x, grad)
+    keep = LONG.diff() > 0 if name == "logsumexp" else slice(None)  # log 0 has no gradient
+    (right,) = torch.autograd.grad(expected[keep], exact, grad.double()[keep])
+    torch.testing.assert_close(found.double(), right, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_arguments_of_a_very_long_segment(name):
+    x = rows(torch.float32, (4,), n=70_010)
+    top = 9.0 if name == "max" else -9.0
+    x[60_000, 0] = x[100, 0] = x[20_000, 0] = top  # equals in several pieces: the first
+    x[65_000, 1] = x[40_000, 1] = torch.nan
+    x[65_001, 1] = top
+    x[69_999, 2] = top
+    x[50_000, 3] = -torch.inf if name == "min" else torch.inf
+    y, arg = REDUCTIONS[name](x, LONG)
+    assert arg[1].tolist() == [100, 40_000, 69_999, 50_000]
+    assert y[1, 1].isnan() and y[1, [0, 2]].tolist() == [top, top] and y[1, 3].isinf()
+    assert (arg[2] == 70_010).all()
+
+
+def test_softmax_of_a_very_long_segment_without_a_finite_value():
+    x = rows(torch.float32, (4,), n=70_010)
+    x[3:70_003, 0] = -torch.inf
+    x[40_000, 1] = torch.nan
+    y = ops.segment_logsumexp(x, LONG)
+    assert y[1, 0] == -torch.inf and y[1, 1].isnan() and y[1, 2:].isfinite().all()
+    p = ops.segment_softmax(x, LONG)
+    assert p[3:70_003, :2].isnan().all() and p[:, 2:].isfinite().all() and p[:3].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64])
+def test_integers_of_a_very_long_segment(dtype):
+    x = torch.randint(-9, 9, (70_010, 4), generator=torch.Generator().manual_seed(0)).to(dtype)
+    parts = x.split(LONG.diff().tolist())
+    total = torch.stack([p.sum(0) for p in parts]).to(dtype)  # wraps around as int8 does
+    assert torch.equal(ops.segment_sum(x, LONG), total)
+    for name in ("max", "min"):
+        y, arg = REDUCTIONS[name](x, LONG)
+        assert (y[1] == (8 if name == "max" else -9)).all()
+        first = torch.stack([(x[3:70_003, j] == y[1, j]).nonzero()[0, 0] + 3 for j in range(4)])
+        assert torch.equal(arg[1], first)
+
+
+@pytest.mark.parametrize("name", [*REDUCTIONS, "spread", "place"])
+def test_direct_calls_with_wrong_tensors_raise(name):
+    if native.active()[f"segment_{name}"]["cpu"] != "native":
+        pytest.skip("the reference leaves it to torch")
+    op = getattr(torch.ops.meshsim, f"segment_{name}").default
+    x = rows(torch.float32, n=6 if name in ("spread", "place") else 11)
+    rest = {"spread": (11, False), "place": (11,)}.get(name, ())
+    args = (torch.zeros(6, 5, dtype=torch.int64),) if name == "place" else ()
+    for wrong in (
+        (x[0, 0], *args, ROWPTR),  # no rows
+        (x, *args, ROWPTR.view(1, -1)),
+        (x, *args, ROWPTR.int()),
+        (x, *args, ROWPTR.flip(0)),
+        (x, *args, ROWPTR[:0]),
+        (x[:4], *args, ROWPTR),
+        (x.to("meta"), *args, ROWPTR),  # on another device
+        (x, *args, ROWPTR.to("meta")),
+    ):
+        try:
+            y = op(*wrong, *rest)
+        except (ValueError, RuntimeError, NotImplementedError):
+            continue
+        pytest.fail(f"no error, but {y}")
