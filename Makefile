@@ -1,10 +1,10 @@
-# demo · test · verify · bench · lint: each sets up .venv by itself.
+# demo · test · asan · verify · bench · lint: each sets up .venv by itself.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test verify bench lint format clean
+.PHONY: demo test asan verify bench lint format clean
 .DEFAULT_GOAL := demo
 
 # torch first and exactly, so that pip never resolves another build of it.
@@ -21,6 +21,24 @@ demo: $(READY)
 
 test: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The tests of the operators on a library that checks every access and every undefined operation,
+# with each instruction set that the processor has, the widest on two threads too; half an hour.
+# vptr checks want type information that torch hides; Python itself leaks; torch frees what it made.
+SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all
+asan: export MESHSIM_CACHE := $(CURDIR)/build/asan
+asan: export MESHSIM_CXXFLAGS := $(SANITIZE)
+asan: export ASAN_OPTIONS := detect_leaks=0:alloc_dealloc_mismatch=0:allocator_may_return_null=1
+asan: export UBSAN_OPTIONS := print_stacktrace=1
+asan: $(READY)
+	@set -e; for name in asan ubsan stdc++; do \
+	  libraries="$$libraries $$($${CXX:-g++} -print-file-name=lib$$name.so)"; done; \
+	for run in portable.1 avx2.1 avx512.1 avx512.2 amx.1 amx.2; do \
+	  export MESHSIM_ISA=$${run%.*} OMP_NUM_THREADS=$${run#*.}; \
+	  found=$$(LD_PRELOAD="$$libraries" $(BIN)/python -c 'import meshsim.ops, meshsim.native as n; print(n.isa())'); \
+	  test "$$found" = $$MESHSIM_ISA || continue; echo "== $$run"; \
+	  LD_PRELOAD="$$libraries" $(BIN)/python -m pytest -n 0 -p no:cacheprovider --capture=sys tests/ops; \
+	done
 
 lint: $(READY)
 	@$(BIN)/ruff format --check .

@@ -4,7 +4,8 @@ The library is looked for beside the package (a wheel built where torch was at h
 user's cache, and else compiled into that cache from the sources that the package carries; that
 for CUDA likewise, by nvcc, where torch sees a GPU. Without a compiler everything runs on the torch
 reference. MESHSIM_NATIVE=0 switches compiled operators off, MESHSIM_ISA=portable|avx2|avx512
-narrows the instruction set, MESHSIM_CACHE moves the cache.
+narrows the instruction set, MESHSIM_CACHE moves the cache, MESHSIM_CXXFLAGS adds flags for the C++
+compiler (`make asan`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ FLAGS = (
     *("-O3", "-std=gnu++20", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-w"),
     *("-fno-math-errno", "-fno-trapping-math"),
     "-DTORCH_TARGET_VERSION=0x020b000000000000",  # the stable ABI of 2.11: no later one is needed
+    *os.environ.get("MESHSIM_CXXFLAGS", "").split(),
 )
 CUDA_FLAGS = (
     *("-O3", "-std=c++20", "-w", "-Xcompiler=-fPIC,-fvisibility=hidden,-w", "-DUSE_CUDA"),
@@ -159,8 +161,8 @@ def _made(
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path.parent / "lock"):
             if not path.exists():  # another process may have built it while this one waited
-                told = "meshsim: compiling its operators, once (about a minute) ..."
-                print(told, file=sys.stderr, flush=True)  # noqa: T201
+                for left in path.parent.glob("tmp*"):  # by a build that was killed
+                    shutil.rmtree(left, ignore_errors=True)
                 make(sources, path)
     return path
 
@@ -207,6 +209,8 @@ def compile_all(
     Raises:
         RuntimeError: the first error of the compiler.
     """
+    told = "meshsim: compiling its operators, once (about a minute) ..."
+    print(told, file=sys.stderr, flush=True)  # noqa: T201
     include = Path(torch.__file__).parent / "include"
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
 

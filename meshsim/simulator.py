@@ -264,8 +264,8 @@ class Simulator(nn.Module):
         for f in self.schema.states:
             y = out[f.name]
             if self.integrator == "direct":  # each frame of the bundle by the same statistics
-                y = y.reshape(len(y), self.bundle, f.components)
-            rates[f.name] = self.normaliser.decode(f.name + rate, y).reshape(len(y), -1)
+                y = y.reshape(y.shape[0], self.bundle, f.components)
+            rates[f.name] = self.normaliser.decode(f.name + rate, y).reshape(y.shape[0], -1)
         return rates, {
             f.name: self.normaliser.decode(f.name, out[f.name]) for f in self.schema.targets
         }
@@ -326,7 +326,7 @@ class Simulator(nn.Module):
 
     def _frames(self, rates: Tensor, u: Tensor, dt: float) -> Tensor:
         """(M, N, c) states of a bundle, of its rates (N, M c) and the state (N, c) before it."""
-        r = rates.reshape(len(u), self.bundle, -1).transpose(0, 1)  # (M, N, c)
+        r = rates.reshape(u.shape[0], self.bundle, -1).transpose(0, 1)  # (M, N, c)
         if self.integrator == "direct":
             return r
         lags = torch.arange(1, self.bundle + 1, dtype=u.dtype, device=u.device) * dt
@@ -457,6 +457,29 @@ class Simulator(nn.Module):
         from meshsim.simulator_files import save
 
         save(self, Path(folder))
+
+    def tensors(
+        self,
+        data: Mesh | Series | Sample,
+        parameters: Mapping[str, ArrayLike] | None = None,
+    ) -> tuple[State, dict[str, Tensor]]:
+        """What an exported program is called with; arguments as for `graph`."""
+        from meshsim.simulator_export import tensors
+
+        content, known = opened(data, parameters, self.schema, self.branch)
+        mesh = content.frame(0) if isinstance(content, Series) else content
+        graph = self._ready(mesh, known)
+        return self.state(graph, mesh), tensors(self, graph)
+
+    def export(self, path: Path | str) -> None:
+        """Write `advance` by `dt` as a program of torch's own operations, for `torch.export.load`.
+
+        `torch.export.load(path).module()(*tensors)`, with `tensors` of any mesh, gives what
+        `advance` gives, and needs torch alone.
+        """
+        from meshsim.simulator_export import export
+
+        export(self, Path(path))
 
     @classmethod
     def load(

@@ -30,9 +30,13 @@ def reflection(field: Field, axis: str, dim: int) -> Float[Tensor, " c"]:
     tensor([ 1., -1.])
     """
     signs = torch.ones(field.components)
-    if field.components == dim and dim > 1 and AXES.index(axis) < dim:
+    if _flips(field, axis, dim):
         signs[AXES.index(axis)] = -1.0
     return signs
+
+
+def _flips(field: Field, axis: str, dim: int) -> bool:
+    return field.components == dim and dim > 1 and AXES.index(axis) < dim
 
 
 def mirror(
@@ -74,15 +78,15 @@ def mirror(
     image.edge_attr = graph.edge_attr.clone()
     flip(image.edge_attr, k, "edge_attr", k, edges)
     image.static = graph.static.clone()
-    column = graph.static.shape[1] - _columns(simulator)
+    column = graph.static.shape[1] - own_columns(simulator)
     for name in simulator.features:
         if name in ODD:
             flip(image.static, column + k, f"feature.{name}", k, nodes)
         column += len(simulator.normaliser.mean(f"feature.{name}"))
     # those at nodes stand before the global ones, see `Simulator.with_parameters`
     for field in sorted(simulator.schema.parameters, key=lambda f: f.location == "global"):
-        for c in (reflection(field, axis, dim) < 0).nonzero()[:, 0].tolist():
-            flip(image.static, column + c, field.name, c, nodes)
+        if _flips(field, axis, dim):
+            flip(image.static, column + k, field.name, k, nodes)
         column += field.components
     out = {}
     for field in simulator.schema.states:
@@ -128,7 +132,7 @@ def averaged(
     return mean(own[0], other[0]), mean(own[1], other[1])
 
 
-def _columns(simulator: Simulator) -> int:
+def own_columns(simulator: Simulator) -> int:
     """Columns of `static` after the node types: features, parameters at nodes, global ones."""
     norm = simulator.normaliser
     features = sum(len(norm.mean(f"feature.{name}")) for name in simulator.features)

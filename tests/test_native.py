@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -63,10 +67,13 @@ def test_what_does_not_compile_is_said(tmp_path: Path):
     assert not list(tmp_path.rglob("*.so"))
 
 
-def test_a_cache_that_cannot_be_written_costs_only_speed(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("place", "why"), [("file", "Not a directory"), ("/proc/meshsim", "No such file|ermi")]
+)
+def test_a_cache_that_cannot_be_written_costs_only_speed(tmp_path: Path, place, why):
     (tmp_path / "file").touch()
-    text = in_another_process(SAY, MESHSIM_CACHE=str(tmp_path / "file"))
-    assert '"cpu": "reference"' in text and "Not a directory" in text
+    text = in_another_process(SAY, MESHSIM_CACHE=str(tmp_path / place))
+    assert '"cpu": "reference"' in text and re.search(why, text)
 
 
 def test_a_library_appears_whole_and_is_built_once(tmp_path: Path, monkeypatch, capsys):
@@ -89,6 +96,85 @@ def test_a_library_appears_whole_and_is_built_once(tmp_path: Path, monkeypatch, 
     assert len(set(found)) == 1 and found[0].exists()
     assert capsys.readouterr().err.count("compiling") == 1
     assert {p.name for p in found[0].parent.iterdir()} == {native.LIBRARY, "lock"}
+
+
+FIND = """
+import resource, sys
+from meshsim import native
+native.__file__ = sys.argv[1]
+if len(sys.argv) > 2:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+print(native.find())
+"""
+# Stands for a compiler: the last argument is the file to make.
+COMPILER = """#!/bin/sh
+set -e
+echo "$$" >> {calls}
+for last; do :; done
+{work}
+"""
+
+
+def compiler(folder: Path, work: str) -> tuple[dict[str, str], Path]:
+    """Environment with a compiler that does `work`, and the file where it counts its calls."""
+    (folder / "package" / "csrc").mkdir(parents=True, exist_ok=True)
+    (folder / "package" / "csrc" / "one.cpp").touch()
+    script, calls = folder / "compiler", folder / "calls"
+    script.write_text(COMPILER.format(calls=calls, work=work))
+    script.chmod(0o755)
+    changes = {"CXX": str(script), "MESHSIM_CACHE": str(folder / "cache")}
+    return {**os.environ, **changes}, calls
+
+
+def finding(folder: Path, environment: dict[str, str], *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", FIND, str(folder / "package" / "native.py"), *more]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+
+
+def test_two_processes_build_once(tmp_path: Path):
+    environment, calls = compiler(tmp_path, 'sleep 1; echo built > "$last"')
+    both = [finding(tmp_path, environment) for _ in range(2)]
+    told = [process.communicate() for process in both]
+    assert all(process.returncode == 0 for process in both), told
+    assert told[0][0] == told[1][0] and Path(told[0][0].strip()).read_text() == "built\n"
+    assert len(calls.read_text().split()) == 2  # one file, one library
+    assert "".join(err for _, err in told).count("compiling") == 1
+
+
+def test_a_build_that_is_killed_leaves_nothing_in_the_way(tmp_path: Path):
+    environment, calls = compiler(tmp_path, 'echo part > "$last"; sleep 60')
+    process = finding(tmp_path, environment)
+    while not calls.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    environment, _ = compiler(tmp_path, 'echo built > "$last"')
+    out, err = finding(tmp_path, environment).communicate()
+    assert Path(out.strip()).read_text() == "built\n", err
+    assert {p.name for p in Path(out.strip()).parent.iterdir()} == {native.LIBRARY, "lock"}
+
+
+def test_a_full_disk_leaves_no_part_of_a_library(tmp_path: Path):
+    """Of files no more than 4 kB fit."""
+    environment, calls = compiler(tmp_path, 'head -c 100000 /dev/zero > "$last"')
+    process = finding(tmp_path, environment, "4096")
+    _, err = process.communicate()
+    assert process.returncode and "compiling the operators failed" in err and calls.exists()
+    assert {p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()} == {"lock"}
+
+
+def test_nothing_is_announced_without_a_compiler(tmp_path: Path, monkeypatch, capsys):
+    environment, _ = compiler(tmp_path, "")
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "package" / "native.py"))
+    for name, value in {**environment, "CXX": "", "PATH": str(tmp_path / "none")}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RuntimeError, match="no C\\+\\+ compiler"):
+        native.find()
+    assert not capsys.readouterr().err
 
 
 def test_a_library_of_something_else_is_not_fatal(tmp_path: Path):

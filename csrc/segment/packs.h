@@ -99,17 +99,17 @@ static inline void put(S* p, Pack<Held<S>, V> x) {
         __builtin_convertvector(narrowed<V>(x, p), Pack<uint16_t, V>);
 }
 
-// 2ⁿ for n in the range of normal numbers, n held as n + 1.5 · 2²³ or 2⁵².
+// 2ⁿ for n in the range of normal numbers, n held as n + 1.5 · 2²³ or 2⁵²; outside of it any number.
 template <int V>
 static inline Pack<float, V> power_of_two(Pack<float, V> n) {
-  const Pack<int32_t, V> bits = __builtin_bit_cast(Pack<int32_t, V>, n);
-  return __builtin_bit_cast(Pack<float, V>, Pack<int32_t, V>((bits << 23) + (127 << 23)));
+  const Pack<uint32_t, V> bits = __builtin_bit_cast(Pack<uint32_t, V>, n);
+  return __builtin_bit_cast(Pack<float, V>, Pack<uint32_t, V>((bits << 23) + (127u << 23)));
 }
 
 template <int V>
 static inline Pack<double, V> power_of_two(Pack<double, V> n) {
-  const Pack<int64_t, V> bits = __builtin_bit_cast(Pack<int64_t, V>, n);
-  return __builtin_bit_cast(Pack<double, V>, Pack<int64_t, V>((bits << 52) + (1023LL << 52)));
+  const Pack<uint64_t, V> bits = __builtin_bit_cast(Pack<uint64_t, V>, n);
+  return __builtin_bit_cast(Pack<double, V>, Pack<uint64_t, V>((bits << 52) + (1023ULL << 52)));
 }
 
 // exp(x), as in Cephes; 0 below the smallest normal number, +∞ above the largest.

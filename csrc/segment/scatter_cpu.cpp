@@ -16,7 +16,8 @@ struct Given {
       : src(dense(src_)), index(dense(index_)), n(n_) {
     check_cpu(src, "src");
     if (src.dim() != 3) bad_input("`src`: expected shape (B, E, K), got ", shape_of(src));
-    if (n < 0) bad_input("`dim_size`: expected 0 or more, got ", n);
+    // the room for offsets is made before anything else fails where there are no values
+    if (n < 0 || n > int64_t(1) << 48) bad_input("`dim_size`: expected 0..2^48, got ", n);
     block = {src.size(0), src.size(1), src.size(2), src.scalar_type()};
     if (block.dtype == ScalarType::Bool) block.dtype = ScalarType::Byte;
     check_cpu(index, "index");

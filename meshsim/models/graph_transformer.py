@@ -15,6 +15,7 @@ from meshsim.nn import MLP
 from meshsim.nn.attention import Rotation, TransformerBlock, attend, rotation
 from meshsim.nn.norm import RMSNorm
 from meshsim.ops import segment_mean
+from meshsim.ops.segment import expand_rowptr
 from meshsim.ops.spectrum import laplacian_vectors
 from meshsim.ops.widen import Mask, widen
 
@@ -157,22 +158,46 @@ class GraphTransformer(nn.Module):
             "gate": self.gate,
         }
 
+    def derived(self, graph: MeshGraph) -> dict[str, Tensor]:
+        """What `forward` derives from the edges outside of torch; an exported program is given it.
+
+        Returns:
+            "mask" (2, E'), columns and rows of the mask, rising by row; "mask_edge" (E',), see
+            `ops.widen.Mask`; "places" (N, eigenvectors).
+        """
+        ptr = _ptr(graph, graph.pos.shape[0])
+        mask = widen(graph.edge_index, ptr, **self.mask)
+        row = expand_rowptr(mask.rowptr, len(mask.col))
+        out = {"mask": torch.stack([mask.col, row]), "mask_edge": mask.edge}
+        if self.eigenvectors:
+            out["places"] = laplacian_vectors(graph.edge_index, ptr, self.eigenvectors)
+        return out
+
     def forward(self, graph: MeshGraph) -> dict[str, dict[str, Float[Tensor, "N c"]]]:
         """Predict every field at every node.
 
         Arguments:
             graph: with `x` (N, nodes_in) and `edge_index` (2, E) sorted by receiver; `pos` (N, D)
-                for rotary positions, `edge_attr` (E, edges_in) for `edge_bias`.
+                for rotary positions, `edge_attr` (E, edges_in) for `edge_bias`. A single graph
+                may bring what `derived` returns.
 
         Returns:
             {"mesh": {field: (N, components)}}.
         """
         self._check(graph.x, self.nodes_in, "x")
-        n, ptr = graph.x.shape[0], _ptr(graph)
-        mask = widen(graph.edge_index, ptr, **self.mask)
+        n = graph.x.shape[0]
+        ptr = _ptr(graph, n)
+        given = getattr(graph, "derived", None)
+        if given is None:
+            mask = widen(graph.edge_index, ptr, **self.mask)
+        else:
+            mask = _given_mask(given, n + self.mask["global_nodes"])
         x = graph.x
         if self.eigenvectors:
-            places = laplacian_vectors(graph.edge_index, ptr, self.eigenvectors)
+            if given is None:
+                places = laplacian_vectors(graph.edge_index, ptr, self.eigenvectors)
+            else:
+                places = given["places"]
             x = torch.cat([x, places.to(x)], 1)
         x = self.encode_norm(self._end(self.encode, x))  # (N, H)
         if self.hub is not None:
@@ -190,11 +215,13 @@ class GraphTransformer(nn.Module):
         self._check(graph.edge_attr, self.edges_in, "edge_attr")
         rows = self._end(self.bias, graph.edge_attr)  # (E, depth heads)
         rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-        at = torch.where(mask.edge < 0, len(rows) - 1, mask.edge)
+        at = torch.where(mask.edge < 0, rows.shape[0] - 1, mask.edge)
         return rows.index_select(0, at).chunk(self.depth, 1)
 
     def _rotation(self, graph: MeshGraph, ptr: Int[Tensor, " B"], dtype: torch.dtype) -> Rotation:
         """Cosines and sines at the nodes, then at the global nodes; kept with the positions."""
+        if torch.compiler.is_exporting():
+            return self._turned(graph, ptr, dtype)
         options = (self.length, self.base, self.width // self.heads, self.mask["global_nodes"])
         versions = (graph.pos._version, graph.edge_index._version)
         key = (*versions, tuple(ptr.tolist()), dtype, *options)
@@ -210,7 +237,7 @@ class GraphTransformer(nn.Module):
         pos = graph.pos.detach()
         size = ptr.diff()
         mean = segment_mean(pos, ptr)  # (B, D)
-        places = pos - mean.repeat_interleave(size, 0)
+        places = pos - mean.repeat_interleave(size, 0, output_size=pos.shape[0])
         if self.length:
             places = places / self.length
         else:
@@ -218,7 +245,7 @@ class GraphTransformer(nn.Module):
             far = (pos[sender] - pos[receiver]).norm(dim=1)  # (E,)
             unit = segment_mean(far, torch.searchsorted(receiver.contiguous(), ptr))
             unit = unit.masked_fill(unit == 0, 1)  # (B,), 0 without edges
-            places = places / unit.repeat_interleave(size)[:, None]
+            places = places / unit.repeat_interleave(size, output_size=pos.shape[0])[:, None]
         hubs = pos.new_zeros(len(size) * self.mask["global_nodes"], pos.shape[1])
         cos, sin = rotation(torch.cat([places, hubs]), self.width // self.heads, self.base)
         return cos.to(dtype), sin.to(dtype)
@@ -236,9 +263,16 @@ class GraphTransformer(nn.Module):
             raise InputError(f"`graph.{name}`: expected {width} columns, got {tuple(rows.shape)}")
 
 
-def _ptr(graph: MeshGraph) -> Int[Tensor, " B"]:
+def _ptr(graph: MeshGraph, n: int) -> Int[Tensor, " B"]:
     """(B + 1,): where the nodes of each graph of a batch begin."""
     ptr = getattr(graph, "ptr", None)
     if ptr is not None:
         return ptr
-    return torch.tensor([0, graph.x.shape[0]], device=graph.x.device)
+    return n * torch.arange(2, device=graph.edge_index.device)
+
+
+def _given_mask(given: dict[str, Tensor], rows: int) -> Mask:
+    """The mask that `derived` told of; tables by column are for gradients alone."""
+    col, row = given["mask"]
+    rowptr = torch.searchsorted(row.contiguous(), torch.arange(rows + 1, device=row.device))
+    return Mask(rowptr, col, rowptr, col, given["mask_edge"], torch.zeros_like(row))

@@ -193,6 +193,7 @@ def _has_native(block: TransformerBlock, x: Tensor) -> bool:
     width = block.attention.out.in_features
     return (
         native.has_kernel("token_block", x.device.type.upper())
+        and not torch.compiler.is_exporting()
         and width % 16 == 0
         and block.attention.gate is None
         and x.dtype in (torch.float32, torch.float64)

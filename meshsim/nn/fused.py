@@ -31,6 +31,7 @@ def can_fuse(x: Tensor, e: Tensor, edge: MLP, node: MLP) -> bool:
         and x.dtype == e.dtype == weight.dtype
         and weight.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled(x.device.type)
+        and not torch.compiler.is_exporting()
     )
 
 

@@ -126,6 +126,7 @@ def has_native(block: MessageBlock, x: Tensor, e: Tensor) -> bool:
     dtype = x.dtype
     return (
         native.has_kernel("edge_block", x.device.type.upper())
+        and not torch.compiler.is_exporting()
         and block.width % 16 == 0
         and block.edge.activation in ("relu", "silu")
         and block.edge.norm is not None

@@ -74,23 +74,30 @@ def adjacency(edge_index: Int[Tensor, "2 E"], n: int) -> Adjacency:
     >>> adjacency(torch.tensor([[1, 2, 0], [0, 0, 2]]), 3).rowptr
     tensor([0, 2, 2, 3])
     """
+    if torch.compiler.is_exporting():  # no values to check, and nothing to keep
+        return _tables(edge_index, n)
     kept = _known.get(edge_index)
     if kept is not None and kept[:2] == (edge_index._version, n):
         return kept[2]
     check_index(edge_index.T, n, "edge_index", "nodes")
-    # Views would keep the edge list alive, and with it its own entry.
-    sender, receiver = edge_index[0].clone(), edge_index[1].clone()
+    receiver = edge_index[1]
     if bool((receiver.diff() < 0).any()):
         row = int((receiver.diff() < 0).nonzero()[0]) + 1
         raise InputError(
             f"`edge_index`: expected edges sorted by receiver, got receiver {int(receiver[row])}"
             f" after {int(receiver[row - 1])} at edge {row}"
         )
-    rowptr = starts(receiver, n)
-    pairs = torch.stack([2 * sender, 2 * receiver + 1], 1).reshape(-1)  # (2E,)
-    pair_rowptr = 2 * torch.arange(len(sender) + 1, device=receiver.device)
-    ends, end_rowptr = transpose(pairs, pair_rowptr, 2 * n)
-    sent, colptr = by_group(sender, n)
-    made = Adjacency(sender, receiver, rowptr, pairs, pair_rowptr, ends, end_rowptr, sent, colptr)
+    made = _tables(edge_index, n)
     _known[edge_index] = (edge_index._version, n, made)
     return made
+
+
+def _tables(edge_index: Int[Tensor, "2 E"], n: int) -> Adjacency:
+    # Views would keep the edge list alive, and with it its own entry.
+    sender, receiver = edge_index[0].clone(), edge_index[1].clone()
+    rowptr = starts(receiver, n)
+    pairs = torch.stack([2 * sender, 2 * receiver + 1], 1).reshape(-1)  # (2E,)
+    pair_rowptr = 2 * torch.arange(sender.shape[0] + 1, device=receiver.device)
+    ends, end_rowptr = transpose(pairs, pair_rowptr, 2 * n)
+    sent, colptr = by_group(sender, n)
+    return Adjacency(sender, receiver, rowptr, pairs, pair_rowptr, ends, end_rowptr, sent, colptr)

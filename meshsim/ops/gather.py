@@ -23,7 +23,9 @@ torch.library.define(
 def _reference(
     x: Tensor, indices: Tensor, rowptr: Tensor, t_indices: Tensor, t_rowptr: Tensor
 ) -> Tensor:
-    check_rowptr(rowptr, len(indices))
+    check_rowptr(rowptr, indices.shape[0])
+    if x.shape[1] == 0:  # embedding_bag wants columns
+        return x.new_zeros(rowptr.shape[0] - 1, 0)
     rows = x.detach().contiguous()
     return embedding_bag(indices, rows, rowptr, mode="sum", include_last_offset=True)
 
@@ -82,6 +84,6 @@ def transpose(
     >>> transpose(torch.tensor([0, 1, 1]), torch.tensor([0, 2, 3]), 2)
     (tensor([0, 0, 1]), tensor([0, 1, 3]))
     """
-    rows = expand_rowptr(rowptr, len(indices))
+    rows = expand_rowptr(rowptr, indices.shape[0])
     order, t_rowptr = by_group(indices, n)
     return rows[order], t_rowptr

@@ -75,8 +75,7 @@ class _Levels:
 
 def _rcm(rowptr: Tensor, indices: Tensor) -> Tensor:
     if rowptr.is_cuda:  # one node after another: no work for a GPU, the CPU's kernel is there
-        order = torch.ops.meshsim.rcm_order(rowptr.cpu(), indices.cpu())
-        return order.to(rowptr.device)
+        return torch.ops.meshsim.rcm_order(rowptr.cpu(), indices.cpu()).to(rowptr.device)
     check_rowptr(rowptr, len(indices))
     n = len(rowptr) - 1
     check_index(indices, n, "indices", "nodes")

@@ -43,12 +43,13 @@ for _name, _inputs in {
 
 def check_rowptr(rowptr: Tensor, n: int, name: str = "rowptr") -> None:
     """Raise `InputError` unless `rowptr` is int64 and rises from 0 to `n`."""
-    if rowptr.dim() != 1 or len(rowptr) == 0 or rowptr.dtype != torch.int64:
+    if rowptr.dim() != 1 or rowptr.shape[0] == 0 or rowptr.dtype != torch.int64:
         raise InputError(
             f"`{name}`: expected int64 of shape (N + 1,), got {rowptr.dtype} {tuple(rowptr.shape)}"
         )
-    # Reading values of a CUDA tensor would wait for the device at every call.
-    if rowptr.is_cpu:
+    # Reading values of a CUDA tensor would wait for the device at every call; while a program is
+    # exported there are none.
+    if rowptr.is_cpu and not torch.compiler.is_exporting():
         a = rowptr.numpy()  # a third of the time that tensor operations take on a small graph
         if a[0] != 0 or a[-1] != n or (a[1:] < a[:-1]).any():
             raise InputError(
@@ -82,11 +83,13 @@ def _index(index: Tensor | None, rowptr: Tensor, n: int | torch.SymInt) -> Tenso
 def _bags(x: Tensor, rowptr: Tensor, mode: str) -> Tensor:
     # Bags of consecutive rows: on CPUs the fastest reduction torch has (vectorised, parallel
     # over bags, accumulators in registers), and without atomics on CUDA.
-    n = x.shape[0]
-    rows = x.detach().reshape(n, prod(x.shape[1:])).contiguous()
+    n, width = x.shape[0], prod(x.shape[1:])
+    if width == 0:  # embedding_bag wants columns
+        return x.new_zeros(rowptr.shape[0] - 1, *x.shape[1:])
+    rows = x.detach().reshape(n, width).contiguous()
     ids = torch.arange(n, device=x.device)
     out = embedding_bag(ids, rows, rowptr, mode=mode, include_last_offset=True)
-    return out.reshape(len(rowptr) - 1, *x.shape[1:])
+    return out.reshape(rowptr.shape[0] - 1, *x.shape[1:])
 
 
 def _columns(index: Tensor, x: Tensor) -> Tensor:
@@ -97,8 +100,8 @@ def _sum(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> Tensor:
     check_rowptr(rowptr, x.shape[0])
     if x.is_floating_point():
         return _bags(x, rowptr, "sum")
-    out = x.new_zeros(len(rowptr) - 1, *x.shape[1:])
-    return out.index_add_(0, _index(index, rowptr, len(x)), x)
+    out = x.new_zeros(rowptr.shape[0] - 1, *x.shape[1:])
+    return out.index_add_(0, _index(index, rowptr, x.shape[0]), x)
 
 
 def _mean(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> Tensor:
@@ -112,20 +115,20 @@ def _extreme(reduce: str) -> Callable[..., tuple[Tensor, Tensor]]:
         check_rowptr(rowptr, n)
         x = x.detach()
         # Bags know no NaN, and a sum that is none has met none.
-        if x.is_cpu and x.is_floating_point() and not bool(x.sum().isnan()):
+        seen = x.is_cpu and x.is_floating_point() and not torch.compiler.is_exporting()
+        if seen and not bool(x.sum().isnan()):
             return _bag_extreme(x, rowptr, reduce)
         index = _index(index, rowptr, n)
         wide = _columns(index, x)
-        values = x.new_zeros(len(rowptr) - 1, *x.shape[1:])
-        values.scatter_reduce_(0, wide, x, reduce, include_self=False)
+        values = x.new_zeros(rowptr.shape[0] - 1, *x.shape[1:])
+        values = values.scatter_reduce(0, wide, x, reduce, include_self=False)
         at = values.index_select(0, index)
         hit = x == at
         if x.is_floating_point():
-            hit |= x.isnan() & at.isnan()
+            hit = hit | (x.isnan() & at.isnan())
         rows = _columns(torch.arange(n, device=x.device), x)
         arg = torch.full(values.shape, n, dtype=torch.int64, device=x.device)
-        arg.scatter_reduce_(0, wide, torch.where(hit, rows, n), "amin")
-        return values, arg
+        return values, arg.scatter_reduce(0, wide, torch.where(hit, rows, n), "amin")
 
     return extreme
 
@@ -144,7 +147,7 @@ def _bag_extreme(x: Tensor, rowptr: Tensor, reduce: str) -> tuple[Tensor, Tensor
 
 def _shifted(x: Tensor, rowptr: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-    top = x.new_zeros(len(rowptr) - 1, *x.shape[1:])
+    top = x.new_zeros(rowptr.shape[0] - 1, *x.shape[1:])
     top.scatter_reduce_(0, _columns(index, x), x, "amax", include_self=False)
     top.masked_fill_(~top.isfinite(), 0.0)
     return (x - top.index_select(0, index)).exp_(), top  # (E, *), (N, *)
@@ -152,14 +155,14 @@ def _shifted(x: Tensor, rowptr: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
 
 def _softmax(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> Tensor:
     check_rowptr(rowptr, x.shape[0])
-    index = _index(index, rowptr, len(x))
+    index = _index(index, rowptr, x.shape[0])
     e, _ = _shifted(x, rowptr, index)
     return e.div_(_bags(e, rowptr, "sum").index_select(0, index)).to(x.dtype)
 
 
 def _logsumexp(x: Tensor, rowptr: Tensor, index: Tensor | None = None) -> Tensor:
     check_rowptr(rowptr, x.shape[0])
-    e, top = _shifted(x, rowptr, _index(index, rowptr, len(x)))
+    e, top = _shifted(x, rowptr, _index(index, rowptr, x.shape[0]))
     return _bags(e, rowptr, "sum").log_().add_(top).to(x.dtype)
 
 
