@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from meshsim.check import InputError
 from meshsim.nn import MLP, MessageBlock, pass_messages
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
     from meshsim.graph import MeshGraph
 
 CHUNK = 65536  # rows
+
+
+# Room for the edges of a pass, dropped with the encoded edges: the steps of a rollout share it.
+_rooms = WeakTensorKeyDictionary()
+
+
+def _copied(edges: Float[Tensor, "E H"]) -> Float[Tensor, "E H"]:
+    if edges not in _rooms:
+        _rooms[edges] = torch.empty_like(edges)
+    return _rooms[edges].copy_(edges)
 
 
 class MeshGraphNet(nn.Module):
@@ -131,8 +142,11 @@ class MeshGraphNet(nn.Module):
         self._check(graph.x, self.nodes_in, "x")
         table = adjacency(graph.edge_index, graph.x.shape[0])
         x = self._end(self.encode_node, graph.x)  # (N, H)
-        e = self.encode_edges(graph) if edges is None else edges  # (E, H)
-        x, _ = pass_messages(tuple(self.blocks), x, e, table, overwrite=edges is None)
+        if edges is None:
+            e = self.encode_edges(graph)  # (E, H)
+        else:
+            e = edges if torch.is_grad_enabled() else _copied(edges)
+        x, _ = pass_messages(tuple(self.blocks), x, e, table, overwrite=e is not edges)
         y = self._end(self.decode, x)  # (N, sum of components)
         parts = y.split(list(self.outputs.values()), 1)
         return {"mesh": dict(zip(self.outputs, parts, strict=True))}

@@ -7,7 +7,7 @@ import torch
 
 from meshsim.check import InputError
 from meshsim.graph import batch, node_graph, unbatch
-from meshsim.models import MeshGraphNet
+from meshsim.models import MeshGraphNet, meshgraphnet
 from tests.graph.grids import grid
 from tests.helpers import MESHES
 
@@ -87,6 +87,21 @@ def test_encoded_edges_can_be_shared_by_steps():
     torch.testing.assert_close(
         torch.autograd.grad(shared, weight), torch.autograd.grad(apart, weight)
     )
+
+
+def test_steps_that_share_edges_share_one_room_for_them():
+    graph, model = with_inputs(MESHES["channel"]), net(width=16)
+    right = together(model(graph)).detach()
+    with torch.no_grad():
+        encoded = model.encode_edges(graph)
+        kept, before = encoded.clone(), len(meshgraphnet._rooms)
+        for _ in range(3):
+            found = together(model(graph, encoded))
+            torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-12)
+    assert torch.equal(encoded, kept)
+    assert len(meshgraphnet._rooms) == before + 1
+    del encoded
+    assert len(meshgraphnet._rooms) == before
 
 
 def test_same_bits_every_run():
