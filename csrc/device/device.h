@@ -100,6 +100,19 @@ std::vector<T> read_back(const Tensor& like, const T* from, int64_t count) {
   return out;
 }
 
+// Sets every bit of what the room holds: an integer to −1.
+template <class T>
+void set_bits(const Room<T>& room) {
+  if (room.size == 0) return;
+#if defined(MESHSIM_EMULATED)
+  std::memset(room.data, 0xff, room.size * sizeof(T));
+#else
+  const torch::stable::accelerator::DeviceGuard guard(room.bytes.get_device_index());
+  STD_CUDA_CHECK(
+      cudaMemsetAsync(room.data, 0xff, room.size * sizeof(T), stream_of(room.bytes)));
+#endif
+}
+
 // Numbers are stored as S and computed with in float32, float64 ones in float64.
 template <class S>
 struct Computed {
