@@ -75,19 +75,20 @@ static void tile_product(const T* a, int64_t lda, const T* packed, T* c, int64_t
   }
 }
 
-// c (height × width, rows of `width`) += gᵀ (height × rows) · a (rows × width).
+// c (height × width, rows of `width`) += gᵀ (height × rows) · a (rows × width); height a multiple
+// of `grown`.
 template <class T>
-static void add_outer(const T* g, const T* a, int64_t ld, T* c, int64_t rows, int64_t height,
-                      int64_t width) {
+static void add_outer(const T* g, int64_t ldg, const T* a, int64_t lda, T* c, int64_t rows,
+                      int64_t height, int64_t width) {
   constexpr int lanes = Simd<T>::lanes;
   for (int64_t j = 0; j < width;) {
     const int64_t v = (width - j) / lanes < wide ? (width - j) / lanes : wide;
     for (int64_t i = 0; i < height; i += grown) {
       T* at = c + i * width + j;
-      if (v == 4) product<T, grown, 4, true, true>(g + i, ld, a + j, ld, at, width, rows);
-      if (v == 3) product<T, grown, 3, true, true>(g + i, ld, a + j, ld, at, width, rows);
-      if (v == 2) product<T, grown, 2, true, true>(g + i, ld, a + j, ld, at, width, rows);
-      if (v == 1) product<T, grown, 1, true, true>(g + i, ld, a + j, ld, at, width, rows);
+      if (v == 4) product<T, grown, 4, true, true>(g + i, ldg, a + j, lda, at, width, rows);
+      if (v == 3) product<T, grown, 3, true, true>(g + i, ldg, a + j, lda, at, width, rows);
+      if (v == 2) product<T, grown, 2, true, true>(g + i, ldg, a + j, lda, at, width, rows);
+      if (v == 1) product<T, grown, 1, true, true>(g + i, ldg, a + j, lda, at, width, rows);
     }
     j += v * lanes;
   }

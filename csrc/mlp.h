@@ -27,6 +27,32 @@ struct Mlp {
   int64_t ld() const { return width + 16; }
 };
 
+// Rows are asked for this many before they are read or written: the processor foresees those that
+// lie in order by itself, but only to the end of a page.
+static constexpr int64_t ahead = 24;
+
+template <class T>
+static inline void fetch_row(const T* row, int64_t width) {
+  for (int64_t j = 0; j < width; j += 64 / static_cast<int64_t>(sizeof(T)))
+    __builtin_prefetch(row + j);
+}
+
+// Copies rows; in vectors, as a call of memcpy costs more than a row.
+template <class T>
+static void copy_rows(const T* from, int64_t from_ld, T* to, int64_t to_ld, int64_t rows,
+                      int64_t width) {
+  constexpr int lanes = Simd<T>::lanes;
+  for (int64_t r = 0; r < rows; ++r) {
+    if (r + ahead < rows) {
+      fetch_row(from + (r + ahead) * from_ld, width);
+      fetch_row(to + (r + ahead) * to_ld, width);
+    }
+    int64_t j = 0;
+    for (; j + lanes <= width; j += lanes) store(to + r * to_ld + j, load(from + r * from_ld + j));
+    for (; j < width; ++j) to[r * to_ld + j] = from[r * from_ld + j];
+  }
+}
+
 // Numbers that a weight packed for AMX has.
 static inline int64_t weight16(int64_t width) { return (width + 31) / 32 * 32 * width; }
 
@@ -98,7 +124,7 @@ static void multiply_outer(const Mlp<T>& net, const T* g, const T* a, T* weight,
     }
   }
 #endif
-  add_outer(g, a, ld, weight, rows, h, h);
+  add_outer(g, ld, a, ld, weight, rows, h, h);
 }
 
 template <class T>
@@ -187,7 +213,8 @@ static T* run_layers(const Mlp<T>& net, T* tiles, int64_t size, int64_t rows, bo
   return before;
 }
 
-// out = residual + LayerNorm(x + bias), row by row; `take(r, j, value)` has it.
+// out = residual + LayerNorm(x + bias), row by row; `take(r, j, value)` has it. No residual if that
+// is null.
 template <class T, class Take>
 static inline void normalise(const Mlp<T>& net, const T* x, const T* residual, int64_t rows,
                              const Take& take) {
@@ -198,7 +225,7 @@ static inline void normalise(const Mlp<T>& net, const T* x, const T* residual, i
     for (int64_t j = 0; j < net.width; j += Simd<T>::lanes) {
       const Vec<T> hat = (biased(net, row, j) - mean) * scale;
       const Vec<T> y = hat * load(net.gamma + j) + load(net.beta + j);
-      take(r, j, load(residual + r * net.ld() + j) + y);
+      take(r, j, residual ? load(residual + r * net.ld() + j) + y : y);
     }
   }
 }

@@ -24,7 +24,7 @@ inline bool is_silu(const std::string& activation) {
 }
 
 inline int64_t check_width(const Tensor& x, const char* name) {
-  check_cpu(x, name);
+  check_device(x, name);
   check_shape(x, -1, -1, name);
   const int64_t width = x.size(1);
   if (width == 0 || width % 16)
@@ -42,7 +42,7 @@ inline int64_t check_weight(const Tensor& weight, int64_t width, int64_t low, in
 }
 
 inline void check_like(const Tensor& x, const Tensor& other, const char* name) {
-  check_cpu(x, name);
+  check_device(x, name);
   check_dtype(x, other.scalar_type(), name);
 }
 

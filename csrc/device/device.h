@@ -56,6 +56,30 @@ void launch(const Tensor& like, void (*kernel)(Parameters...), dim3 grid, dim3 b
 
 #endif
 
+// How many multiprocessors there are: for how much to launch, never for what is computed.
+inline unsigned processors(const Tensor& like) {
+#if defined(MESHSIM_EMULATED)
+  return 1;
+#else
+  int count = 0;
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount,
+                                        like.get_device_index()));
+  return static_cast<unsigned>(count);
+#endif
+}
+
+// Bytes of shared memory that a block can ask for.
+inline int64_t most_shared(const Tensor& like) {
+#if defined(MESHSIM_EMULATED)
+  return 227 << 10;
+#else
+  int bytes = 0;
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                        like.get_device_index()));
+  return bytes;
+#endif
+}
+
 // The number of blocks of `size` that hold n things.
 inline unsigned blocks_of(int64_t n, int64_t size) {
   return static_cast<unsigned>((n + size - 1) / size);
@@ -164,10 +188,38 @@ __device__ inline void load_matrices(uint32_t (&out)[4], const void* row) {
 #endif
 }
 
+// 16 bytes on their way into shared memory; a thread's copies since the last `commit_copies` are a
+// group, and `wait_copies<n>` waits until at most n groups of this thread are on their way.
+__device__ inline void copy_async(void* shared, const void* from) {
+#if defined(MESHSIM_EMULATED)
+  std::memcpy(shared, from, 16);
+#else
+  const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+#endif
+}
+__device__ inline void commit_copies() {
+#if !defined(MESHSIM_EMULATED)
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int n>
+__device__ inline void wait_copies() {
+#if !defined(MESHSIM_EMULATED)
+  asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
+#endif
+}
+
 // Two numbers rounded to bfloat16, the first in the low half; and back.
 __device__ inline uint32_t pack_pair(float low, float high) {
+#if defined(MESHSIM_EMULATED)
   const uint32_t a = BFloat16(low).x, b = BFloat16(high).x;
   return a | b << 16;
+#else
+  uint32_t out;  // one instruction for both
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
+#endif
 }
 __device__ inline float low_of(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ inline float high_of(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }

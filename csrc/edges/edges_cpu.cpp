@@ -71,8 +71,11 @@ struct Given {
     }
   }
 
+  // As it is, if its rows lie apart or are one and the same.
   static Tensor rows(const Tensor& x) {
-    return x.dim() == 2 && x.stride(1) == 1 && x.stride(0) >= x.size(1) ? x : dense(x);
+    const bool fits = x.dim() == 2 && x.stride(1) == 1 &&
+                      (x.stride(0) >= x.size(1) || x.stride(0) == 0);
+    return fits ? x : dense(x);
   }
 
   template <class T, class S>
@@ -126,7 +129,7 @@ template <class T, class S>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     const Given& in, const Tensor& grad_e_, const Tensor& grad_agg_, const Tensor& colptr_,
     const Tensor& sent_) {
-  const Tensor grad_e = dense(grad_e_), grad_agg = dense(grad_agg_);
+  const Tensor grad_e = Given::rows(grad_e_), grad_agg = dense(grad_agg_);
   const Tensor colptr = dense(colptr_), sent = dense(sent_);
   const int64_t h = in.width, block = in.layers * h * h;
   check_shape(grad_e, in.edges, h, "grad_e");
@@ -164,8 +167,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   T *to_pd = d_pd.mutable_data_ptr<T>(), *to_ps = d_ps.mutable_data_ptr<T>();
   each(n, [&](int64_t i) {
     T* scratch = thread_scratch<T>((6 + 2 * in.layers) * 96 * (h + 16));
-    MESHSIM_DISPATCH(edges_backward<T, S>(edges, ge, ga, ranges[i], ranges[i + 1], scratch, to_e,
-                                          to_first, to_pd, partial.data + i * size));
+    MESHSIM_DISPATCH(edges_backward<T, S>(edges, ge, grad_e.stride(0), ga, ranges[i], ranges[i + 1],
+                                          scratch, to_e, to_first, to_pd,
+                                          partial.data + i * size));
   });
   const auto *columns = colptr.const_data_ptr<int64_t>(), *list = sent.const_data_ptr<int64_t>();
   each((in.nodes + 255) / 256, [&](int64_t i) {

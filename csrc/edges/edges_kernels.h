@@ -18,13 +18,11 @@ static Mlp<T> make_net(const Edges<T, S>& in, uint16_t* room) {
           {in.weights16[0], in.weights16[1]}, room};
 }
 
-// What edge k adds as a sender, on its way from memory: senders lie anywhere.
+// What edge k adds as a sender, which lies anywhere, and what a later edge has.
 template <class T, class S>
 static inline void fetch(const Edges<T, S>& in, int64_t k) {
-  if (k >= in.count) return;
-  const T* from = in.ps + in.src[k] * in.ps_stride;
-  for (int64_t j = 0; j < in.width; j += 64 / static_cast<int64_t>(sizeof(T)))
-    __builtin_prefetch(from + j);
+  if (k + ahead < in.count) fetch_row(in.e + (k + ahead) * in.width, in.width);
+  if (k < in.count) fetch_row(in.ps + in.src[k] * in.ps_stride, in.width);
 }
 
 // e into `rows` of the tile, and what the first layer gives without its bias into `h`.
@@ -58,6 +56,7 @@ void edges_forward(const Edges<T, S>& in, int64_t first_node, int64_t last_node,
     first_layer(in, net, k, rows, e, tiles);
     const T* last = run_layers(net, tiles, size, rows, false);
     normalise(net, last, e, rows, [&](int64_t r, int64_t j, Vec<T> y) {
+      if (k + r + ahead < in.count) __builtin_prefetch(new_e + (k + r + ahead) * width + j, 1);
       T* sum = agg + in.dst[k + r] * width + j;
       store(new_e + (k + r) * width + j, y);
       store(sum, load(sum) + y);
@@ -66,8 +65,9 @@ void edges_forward(const Edges<T, S>& in, int64_t first_node, int64_t last_node,
 }
 
 template <class T, class S>
-void edges_backward(const Edges<T, S>& in, const S* grad_e, const T* grad_agg, int64_t first_node,
-                    int64_t last_node, T* scratch, S* d_e, S* d_first, T* d_pd, T* partial) {
+void edges_backward(const Edges<T, S>& in, const S* grad_e, int64_t grad_stride, const T* grad_agg,
+                    int64_t first_node, int64_t last_node, T* scratch, S* d_e, S* d_first, T* d_pd,
+                    T* partial) {
   const int64_t width = in.width, ld = width + 16, size = tile_rows * ld, hh = width * width;
   T *e = scratch, *grad = e + size, *spare = grad + size, *through = spare + size;
   T* tiles = through + size;
@@ -82,18 +82,24 @@ void edges_backward(const Edges<T, S>& in, const S* grad_e, const T* grad_agg, i
     const int64_t rows = end - k < tile_rows ? end - k : tile_rows;
     first_layer(in, net, k, rows, e, tiles);
     const T* last = run_layers(net, tiles, size, rows, true);
-    for (int64_t r = 0; r < rows; ++r)
+    for (int64_t r = 0; r < rows; ++r) {
+      if (k + r + ahead < in.count) fetch_row(grad_e + (k + r + ahead) * grad_stride, width);
       for (int64_t j = 0; j < width; j += Simd<T>::lanes) {
-        const Vec<T> g = load(grad_e + (k + r) * width + j) +
+        const Vec<T> g = load(grad_e + (k + r) * grad_stride + j) +
                          load(grad_agg + in.dst[k + r] * width + j);
         store(grad + r * ld + j, g);
         store(through + r * ld + j, g);  // the residual
       }
+    }
     normalise_backward(net, last, grad, spare, rows, out);
     const T* g = run_backward(net, tiles, size, grad, spare, rows, out);
     multiply_outer(net, g, e, out.weight, rows);
     multiply<true>(net, 1, 0, g, through, rows);
-    for (int64_t r = 0; r < rows; ++r)
+    for (int64_t r = 0; r < rows; ++r) {
+      if (k + r + ahead < in.count) {
+        fetch_row(d_e + (k + r + ahead) * width, width);
+        fetch_row(d_first + (k + r + ahead) * width, width);
+      }
       for (int64_t j = 0; j < width; j += Simd<T>::lanes) {
         const Vec<T> x = load(g + r * ld + j);
         T* sum = d_pd + in.dst[k + r] * width + j;
@@ -101,6 +107,7 @@ void edges_backward(const Edges<T, S>& in, const S* grad_e, const T* grad_agg, i
         store(d_first + (k + r) * width + j, x);
         store(d_e + (k + r) * width + j, load(through + r * ld + j));
       }
+    }
   }
 }
 

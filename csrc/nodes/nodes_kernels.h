@@ -18,13 +18,6 @@ static Mlp<T> make_net(const Nodes<T>& in, uint16_t* room) {
           {in.weights16[0], in.weights16[1]}, room};
 }
 
-template <class T>
-static void copy_rows(const T* from, int64_t from_ld, T* to, int64_t to_ld, int64_t rows,
-                      int64_t width) {
-  for (int64_t r = 0; r < rows; ++r)
-    __builtin_memcpy(to + r * to_ld, from + r * from_ld, width * sizeof(T));
-}
-
 // Values and sums of `rows` nodes into x and agg, and what the first layer gives, without its bias, into h.
 template <class T>
 static inline void first_layer(const Nodes<T>& in, const Mlp<T>& net, int64_t k, int64_t rows,

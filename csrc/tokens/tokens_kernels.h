@@ -21,13 +21,6 @@ static Mlp<T> make_net(const Tokens<T>& in, uint16_t* room) {
   return net;
 }
 
-template <class T>
-static void copy_rows(const T* from, int64_t from_ld, T* to, int64_t to_ld, int64_t rows,
-                      int64_t width) {
-  for (int64_t r = 0; r < rows; ++r)
-    __builtin_memcpy(to + r * to_ld, from + r * from_ld, width * sizeof(T));
-}
-
 // 1 / √(mean x² + eps) of a row.
 template <class T>
 static inline T mean_square(const T* x, int64_t width, T eps) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -78,11 +79,6 @@ class MessageBlock(nn.Module):
         h = add_linear(F.linear(x, w_node, first.bias), total, w_total)  # (N, H)
         return self.node.after_first(h).add_(x), e
 
-    def project(self, x: Float[Tensor, "N H"]) -> tuple[Float[Tensor, "N H"], Float[Tensor, "N H"]]:
-        """What each node adds to the first edge layer, as sender and as receiver: (N, H) each."""
-        _, w_sender, w_receiver = self.edge.layers[0].weight.split(self.width, 1)
-        return F.linear(x, w_sender).to(x.dtype), F.linear(x, w_receiver).to(x.dtype)
-
 
 def pass_messages(
     blocks: Sequence[MessageBlock],
@@ -109,15 +105,18 @@ def pass_messages(
             x, e = block(x, e, edges)
         return x, e
     bf16 = torch.is_autocast_enabled(x.device.type)
-    ps, pd = blocks[0].project(x)  # (N, H) each
-    for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+    ends, *stacks = _weights(blocks)
+    ps, pd = F.linear(x, ends).to(x.dtype).split(x.shape[1], 1)  # (N, H) each
+    for i, block in enumerate(blocks):
+        weight, bias, norm, *node = stacks[6 * i : 6 * i + 6]
         how: dict[str, Any] = {"activation": block.edge.activation, "bf16": bf16}
         if overwrite and not torch.is_grad_enabled():
-            total = edge_block_(e, ps, pd, edges, *_edge_weights(block), **how)
+            total = edge_block_(e, ps, pd, edges, weight, bias, norm, **how)
         else:
-            e, total = edge_block(e, ps, pd, edges, *_edge_weights(block), **how)
+            e, total = edge_block(e, ps, pd, edges, weight, bias, norm, **how)
             overwrite = True  # what this call has made is nobody else's
-        x, ps, pd = node_block(x, total, *_node_weights(block, after), after is not None, **how)
+        weight, bias, norm = node
+        x, ps, pd = node_block(x, total, weight, bias, norm, i + 1 < len(blocks), **how)
     return x, e
 
 
@@ -137,22 +136,73 @@ def has_native(block: MessageBlock, x: Tensor, e: Tensor) -> bool:
     )
 
 
-def _edge_weights(block: MessageBlock) -> tuple[Tensor, Tensor, Tensor]:
-    first, *later = block.edge.layers
-    weights = [first.weight[:, : block.width], *(layer.weight for layer in later)]
-    return torch.stack(weights), *_rest(block.edge)
+def _weights(blocks: Sequence[MessageBlock]) -> tuple[Tensor, ...]:
+    """All weights as the operators take them: see `_stack`."""
+    parameters = [t for block in blocks for t in (*block.edge.tensors(), *block.node.tensors())]
+    cuts = tuple((len(block.edge.layers), len(block.node.layers)) for block in blocks)
+    # what traces a graph looks through plain operations
+    stack = _stack if torch.compiler.is_compiling() else _Stack.apply
+    return stack(cuts, *parameters)
 
 
-def _node_weights(block: MessageBlock, after: MessageBlock | None) -> tuple[Tensor, Tensor, Tensor]:
-    first, *later = block.node.layers
-    weights = [*first.weight.split(block.width, 1), *(layer.weight for layer in later)]
-    if after is not None:
-        weights += after.edge.layers[0].weight.split(block.width, 1)[1:]
-    return torch.stack(weights), *_rest(block.node)
+def _stack(cuts: Sequence[tuple[int, int]], *parameters: Tensor) -> tuple[Tensor, ...]:
+    """Weights (2H, H) of the first block's senders and receivers, then six stacks a block.
+
+    Of its edges and of its nodes: weights, biases (L, H), LayerNorm's weight and bias (2, H).
+    Those of its nodes end with the weights of the next block's senders and receivers.
+
+    Arguments:
+        cuts: how many layers each block has for edges and for nodes.
+        parameters: `MLP.tensors` of both, block after block.
+    """
+    nets, ends = _split(cuts, parameters), []
+    for edge, _ in nets:
+        ends.append(edge[0].split(len(edge[0]), 1)[1:])  # (H, H) each
+    out = [torch.cat(ends[0])]
+    for (edge, node), after in zip(nets, [*ends[1:], ()], strict=True):
+        width = len(edge[0])
+        own = [edge[0][:, :width], *edge[2:-2:2]]
+        out += [torch.stack(own), torch.stack(edge[1:-2:2]), torch.stack(edge[-2:])]
+        own = [*node[0].split(width, 1), *node[2:-2:2], *after]
+        out += [torch.stack(own), torch.stack(node[1:-2:2]), torch.stack(node[-2:])]
+    return tuple(out)
 
 
-def _rest(net: MLP) -> tuple[Tensor, Tensor]:
-    """Biases (L, H) and the LayerNorm's weight and bias (2, H)."""
-    assert net.norm is not None
-    biases = torch.stack([layer.bias for layer in net.layers])
-    return biases, torch.stack([net.norm.weight, net.norm.bias])
+def _split(
+    cuts: Sequence[tuple[int, int]], parameters: Sequence[Tensor]
+) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """The parameters of each block's edges and nodes."""
+    rest = iter(parameters)
+    return [(list(islice(rest, 2 * a + 2)), list(islice(rest, 2 * b + 2))) for a, b in cuts]
+
+
+class _Stack(torch.autograd.Function):
+    """`_stack` as one node of autograd: one a slice costs more than the work on a small mesh."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, cuts: Sequence[tuple[int, int]], *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.cuts = cuts
+        return _stack(cuts, *parameters)
+
+    @staticmethod
+    def backward(ctx: Any, ends: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        found: list[Tensor] = []
+        ends = ends.view(2, -1, ends.shape[1])
+        for i, cut in enumerate(ctx.cuts):
+            edge, node = grads[6 * i : 6 * i + 3], grads[6 * i + 3 : 6 * i + 6]
+            found += _unstack(edge, [edge[0][0], *ends], 1, cut[0])
+            found += _unstack(node, [node[0][0], node[0][1]], 2, cut[1])
+            ends = node[0][-2:]
+        return None, *found
+
+
+def _unstack(
+    grads: Sequence[Tensor], first: Sequence[Tensor], later: int, layers: int
+) -> list[Tensor]:
+    """Gradients in the order of `MLP.tensors`, of the parts of the first weight and of stacks."""
+    weights, biases, norm = grads
+    all_weights = [torch.cat(list(first), 1), *weights[later : later + layers - 1]]
+    out = [t for pair in zip(all_weights, biases, strict=True) for t in pair]
+    return [*out, norm[0], norm[1]]

@@ -10,7 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from meshsim import native
 from meshsim.check import InputError, check_known
+from meshsim.ops import mlp_rows
 
 ACTIVATIONS = ("relu", "silu", "gelu")
 
@@ -54,6 +56,9 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "R I"]) -> Float[Tensor, "R O"]:
         """Rows (R, inputs) to rows (R, outputs)."""
+        if self._has_native(x):
+            eps = 1e-5 if self.norm is None else self.norm.eps
+            return mlp_rows(x, self.tensors(), self.norm is not None, self.activation, eps)
         return self.after_first(self.layers[0](x))
 
     def after_first(self, h: Float[Tensor, "R H"]) -> Float[Tensor, "R O"]:
@@ -75,6 +80,23 @@ class MLP(nn.Module):
         """Weight and bias of each layer, then those of the LayerNorm."""
         out = [t for layer in self.layers for t in (layer.weight, layer.bias)]
         return out if self.norm is None else [*out, self.norm.weight, self.norm.bias]
+
+    def _has_native(self, x: Tensor) -> bool:
+        """Whether a compiled operator covers these rows."""
+        first = self.layers[0]
+        return (
+            not torch.compiler.is_compiling()  # what traces a graph looks through plain operations
+            and native.has_kernel("mlp_rows", x.device.type.upper())
+            and not torch.is_autocast_enabled(x.device.type)
+            and self.activation in ("relu", "silu")
+            and len(self.layers) > (self.norm is None)
+            and first.out_features % 16 == 0
+            and min(first.in_features, self.layers[-1].out_features) > 0
+            and (self.norm is None or self.layers[-1].out_features == first.out_features)
+            and x.dim() == 2
+            and x.dtype == first.weight.dtype
+            and x.dtype in (torch.float32, torch.float64)
+        )
 
     def _activate(self, h: Tensor) -> Tensor:
         if self.activation == "relu":

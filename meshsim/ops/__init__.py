@@ -7,6 +7,7 @@ from meshsim import native
 from meshsim.ops.attention import csr_attention
 from meshsim.ops.edges import edge_block, edge_block_
 from meshsim.ops.locate import interpolate, locate
+from meshsim.ops.mlp_rows import mlp_rows
 from meshsim.ops.neighbors import knn, radius
 from meshsim.ops.nodes import node_block
 from meshsim.ops.order import morton_order, rcm_order
@@ -64,6 +65,7 @@ __all__ = [
     "interpolate",
     "knn",
     "locate",
+    "mlp_rows",
     "morton_order",
     "node_block",
     "radius",

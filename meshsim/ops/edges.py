@@ -106,10 +106,18 @@ def _fake_backward(grad_e: Tensor, grad_agg: Tensor, *arguments: Any) -> tuple[T
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs[:11])
     ctx.rest = inputs[11:]
+    ctx.set_materialize_grads(False)  # nobody asks for the last block's edges
 
 
-def _backward(ctx: Any, grad_e: Tensor, grad_agg: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(
+    ctx: Any, grad_e: Tensor | None, grad_agg: Tensor | None
+) -> tuple[Tensor | None, ...]:
     arguments = (*ctx.saved_tensors, *ctx.rest)
+    e, ps = arguments[:2]
+    if grad_e is None:
+        grad_e = e.new_zeros(1, e.shape[1]).expand(e.shape)  # one row, read again and again
+    if grad_agg is None:
+        grad_agg = ps.new_zeros(ps.shape)
     if again():
         found = through(_composed, arguments, _DIFFERENTIABLE, (grad_e, grad_agg), twice=True)
     else:

@@ -27,11 +27,17 @@ def through(
     """
     with torch.enable_grad():
         inputs = list(arguments)
-        if not twice:
-            for i in which:
-                inputs[i] = inputs[i].detach().requires_grad_()
+        for i in which:
+            # a view of its own where one input may depend on another: that way is not this one's
+            x = inputs[i]
+            inputs[i] = x.view_as(x) if twice else x.detach().requires_grad_()
         results = compute(*inputs)[: len(grads)]
-        return torch.autograd.grad(results, [inputs[i] for i in which], grads, create_graph=twice)
+        wanted = [inputs[i] for i in which if inputs[i].requires_grad]
+        found = iter(torch.autograd.grad(results, wanted, grads, create_graph=twice))
+        # of what no gradient is asked for it is nobody's: 0
+        return tuple(
+            next(found) if inputs[i].requires_grad else torch.zeros_like(inputs[i]) for i in which
+        )
 
 
 def again() -> bool:

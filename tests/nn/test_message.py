@@ -194,6 +194,25 @@ def test_passing_messages_is_block_after_block(activation, hidden_layers, compil
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_second_derivatives_reach_the_weights_of_all_blocks_but_frozen_ones(frozen):
+    needs_native("edge_block")
+    x, e, _, table = case(width=16)
+    blocks = [MessageBlock(16, 1, "silu").double() for _ in range(3)]
+    blocks[frozen].requires_grad_(False)
+    wanted = [p for block in blocks for p in block.parameters() if p.requires_grad]
+
+    def penalty(f):
+        u = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(f(u, e)[0].square().sum(), u, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), wanted, allow_unused=True)
+
+    right = penalty(chain(blocks, table))
+    for a, b in zip(penalty(lambda x, e: pass_messages(blocks, x, e, table)), right, strict=True):
+        b = torch.zeros_like(a) if b is None else b  # biases after which nothing bends
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_without_gradients_edges_are_overwritten_only_where_allowed(overwrite):
     needs_native("edge_block")

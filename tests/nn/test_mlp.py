@@ -6,7 +6,10 @@ from torch.nn import functional as F
 
 from meshsim.check import InputError
 from meshsim.nn import MLP
+from meshsim.nn import mlp as module
 from meshsim.nn.mlp import add_linear
+from meshsim.ops import mlp_rows
+from tests.ops.blocks import in_another_process, needs_native
 
 ACTIVATIONS = {"relu": F.relu, "silu": F.silu, "gelu": F.gelu}
 
@@ -59,6 +62,42 @@ def test_layer_norm_keeps_float32_under_bfloat16(plain):
         assert y.dtype == torch.float32
         (y * weight).sum().backward()
     torch.testing.assert_close(mlp.norm.bias.grad.float(), exact, rtol=1e-2, atol=1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(("outputs", "norm"), [(16, True), (3, False), (3, True)])
+def test_on_the_operator_where_it_fits(outputs, norm, activation, dtype, monkeypatch):
+    needs_native("mlp_rows")
+    calls = []
+    monkeypatch.setattr(module, "mlp_rows", lambda *a: calls.append(a) or mlp_rows(*a))
+    torch.manual_seed(0)
+    mlp = MLP(5, outputs, width=16, activation=activation, norm=norm).to(dtype)
+    x = torch.randn(40, 5, dtype=dtype, requires_grad=True)
+    wanted = [x, *mlp.parameters()]
+    results = []
+    for call in (mlp, lambda x: mlp.after_first(mlp.layers[0](x))):
+        y = call(x)
+        results.append([y, *torch.autograd.grad(y.sin().sum(), wanted)])
+    assert len(calls) == (activation != "gelu" and (outputs == 16 or not norm))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        mlp(x)
+    mlp.bfloat16()(x.bfloat16())
+    assert len(calls) <= 1
+
+
+def test_compiled_it_is_the_same():
+    """In a process of its own: the checks of types that run under pytest cannot be traced."""
+    code = """
+import torch
+from meshsim.nn import MLP
+mlp, x = MLP(3, 16, width=16, activation="silu"), torch.randn(7, 3)
+compiled = torch.compile(mlp, fullgraph=True, backend="aot_eager")
+print(float((compiled(x) - mlp(x)).abs().max()))
+"""
+    assert float(in_another_process(code)) < 1e-5
 
 
 def test_input_is_left_alone():
