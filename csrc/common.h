@@ -17,6 +17,9 @@
 #if defined(__x86_64__) && !defined(__CUDACC__)
 #include <immintrin.h>
 #endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -112,6 +115,18 @@ inline void check_index(const Tensor& index, int64_t n, const char* name) {
 
 inline Tensor dense(const Tensor& x) {
   return x.is_contiguous() ? x : torch::stable::contiguous(x);
+}
+
+// Asks for pages of 2 MB for memory that nobody has touched, if there is room for `least` of them:
+// faults of 4 kB cost as much as the work. A system without such pages goes on as before.
+inline void large_pages(void* data, int64_t bytes, int least = 1) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t page = uintptr_t(1) << 21;
+  const uintptr_t at = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t first = (at + page - 1) / page * page, last = (at + bytes) / page * page;
+  if (last >= first + least * page)
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
 }
 
 // Calls work(i) for i in 0..n-1, any thread taking the next. Results must not depend on who does

@@ -15,10 +15,6 @@
 #include <limits>
 #include <utility>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 namespace meshsim {
 
 template <class T>
@@ -42,17 +38,6 @@ inline std::vector<int64_t> offsets_of(const std::optional<Tensor>& batch, int64
   check_rowptr(rowptr, n, name);
   const int64_t* p = rowptr.const_data_ptr<int64_t>();
   return {p, p + rowptr.size(0)};
-}
-
-// Asks for pages of 2 MB under memory that nobody has touched: faults of 4 kB cost as much as the
-// work, and places at random miss the translation buffers.
-inline void large_pages(void* data, int64_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t page = uintptr_t(1) << 21;
-  const uintptr_t at = reinterpret_cast<uintptr_t>(data);
-  const uintptr_t first = (at + page - 1) / page * page, last = (at + bytes) / page * page;
-  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
 }
 
 // A new tensor of int64, not set.

@@ -30,9 +30,7 @@ struct Given {
       check_index(index, n, "index");
   }
 
-  Tensor groups(std::optional<ScalarType> dtype = std::nullopt) const {
-    return torch::stable::new_empty(src, {block.batch, n, block.width}, dtype);
-  }
+  Tensor groups() const { return fresh(src, {block.batch, n, block.width}); }
   Tensor rows() const { return fresh(src, {block.batch, block.rows, block.width}); }
 
   // Data of `x`, which must look like `src` with `length` rows.
@@ -136,7 +134,9 @@ Tensor scatter_fold(const Given& in, Fold how) {
 }
 
 std::tuple<Tensor, Tensor> scatter_extreme(const Given& in, bool least) {
-  Tensor out = in.groups(), arg = in.groups(ScalarType::Long);
+  Tensor out = in.groups();
+  Tensor arg = torch::stable::new_empty(
+      in.src, {in.block.batch, in.n, in.block.width}, ScalarType::Long);
   extreme(in.block, Sorted(in).by, least, in.src.const_data_ptr(), out.mutable_data_ptr(),
           arg.mutable_data_ptr<int64_t>());
   return {out, arg};

@@ -1,10 +1,6 @@
 // What segment reductions and scatters share: groups of rows, and loops over them in chunks.
 #pragma once
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "common.h"
 
 namespace meshsim {
@@ -103,23 +99,10 @@ void each_group(const Block& x, const Groups& by, const Work& work, const Shared
   }
 }
 
-// Asks for pages of 2 MB for memory that nobody has touched: faults of 4 kB take as long as the
-// work. Smaller memory is mostly used again; a system without such pages goes on as before.
-inline void large_pages(void* data, int64_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t page = uintptr_t(1) << 21;
-  const uintptr_t at = reinterpret_cast<uintptr_t>(data);
-  const uintptr_t first = (at + page - 1) / page * page, last = (at + bytes) / page * page;
-  if (last >= first + 16 * page)
-    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
-}
-
-// A new tensor with nothing in it yet.
-inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& shape,
-                    std::optional<ScalarType> dtype = std::nullopt) {
-  Tensor out = torch::stable::new_empty(like, shape, dtype);
-  large_pages(out.mutable_data_ptr(), out.numel() * out.element_size());
+// A tensor with nothing in it yet, of the type of `like`.
+inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& shape) {
+  Tensor out = torch::stable::new_empty(like, shape);
+  large_pages(out.mutable_data_ptr(), out.numel() * out.element_size(), 16);
   return out;
 }
 

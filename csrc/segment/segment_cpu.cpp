@@ -229,9 +229,7 @@ struct Given {
     }
   }
 
-  Tensor empty(std::optional<ScalarType> dtype = std::nullopt) const {
-    return torch::stable::new_empty(x, shape_with(x, by.n), dtype);
-  }
+  Tensor empty() const { return fresh(x, shape_with(x, by.n)); }
 };
 
 Tensor segment_sum(Tensor x, Tensor rowptr, std::optional<Tensor>) {
@@ -260,7 +258,7 @@ std::tuple<Tensor, Tensor> segment_extreme(const Tensor& x, const Tensor& rowptr
   Given in(x, rowptr);
   if (in.block.dtype == ScalarType::Bool) in.block.dtype = ScalarType::Byte;
   Tensor out = in.empty();
-  Tensor arg = in.empty(ScalarType::Long);
+  Tensor arg = torch::stable::new_empty(in.x, shape_with(in.x, in.by.n), ScalarType::Long);
   extreme(in.block, in.by, least, in.x.const_data_ptr(), out.mutable_data_ptr(),
           arg.mutable_data_ptr<int64_t>());
   return {out, arg};

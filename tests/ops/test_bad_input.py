@@ -44,6 +44,8 @@ def given() -> dict[str, Arguments]:
     by_sender = {"colptr": colptr, "sent": sent}
     nodes = {"x": rand(4, 16), "agg": rand(4, 16), "weight": rand(5, 16, 16) / 4}
     nodes |= {"bias": rand(2, 16), "norm": numbers, "next": True, **how}
+    linear = [rand(16, 3), rand(16), rand(16, 16) / 4, rand(16), rand(16), rand(16)]
+    rows_net = {"x": rows, "parameters": linear, "norm": True, "activation": "relu", "eps": 1e-5}
     tokens = {"x": rand(4, 16), "y": rand(4, 16), "weight": rand(7, 16, 16) / 4}
     tokens |= {"bias": rand(4, 16), "norm": numbers, "cos": rand(4, 3), "sin": rand(4, 3)}
     tokens |= {"heads": 2, "next": True, "eps": 1e-6, "bf16": False}
@@ -105,6 +107,8 @@ def given() -> dict[str, Arguments]:
             **{name: rand(4, 16) for name in ("grad_x", "grad_q", "grad_k", "grad_v", "after")},
             **tokens,
         },
+        "mlp_rows": rows_net,
+        "mlp_rows_backward": {"grad": rand(6, 16), **rows_net, "x_grad": True},
         "csr_attention": {**heads, "heads": 2, "scale": 0.5},
         "csr_attention_backward": {
             "grad_out": rand(4, 8),
@@ -213,7 +217,7 @@ def cases() -> Iterator[tuple[str, str, str, Arguments]]:
             x = value[0] if listed else value
             if isinstance(x, Tensor):
                 for what, y in (*spoilt(x, name, "backward" in op), *moved(x)):
-                    yield op, name, what, {**arguments, name: [y] if listed else y}
+                    yield op, name, what, {**arguments, name: [y, *value[1:]] if listed else y}
     for op, change, what in NUMBERS:
         yield op, next(iter(change)), what, {**given()[op], **change}
 
