@@ -108,7 +108,7 @@ def _dim(src: Tensor, dim: int) -> int:
     return dim % src.dim()
 
 
-def _as_long(index: Tensor, rows: int) -> Tensor:
+def _as_long(index: Tensor, rows: int | torch.SymInt) -> Tensor:
     return index.expand(rows) if len(index) == 1 != rows else index
 
 

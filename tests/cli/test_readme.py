@@ -22,6 +22,7 @@ def blocks(language: str) -> str:
     return "\n".join(text for name, text in found if name == language)
 
 
+@pytest.mark.usefixtures("unchecked")  # torch.export cannot trace the checker
 def test_the_python_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
