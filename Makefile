@@ -57,5 +57,9 @@ verify: $(READY)
 bench: $(READY)
 	@$(BIN)/python tests/benchmarks/run.py $(ONLY) $(if $(QUICK),--quick)
 
+# Every CUDA kernel through nvcc, and every operator's tests on kernels emulated on the CPU.
+cuda: $(READY)
+	@MESHSIM_CUDA_TESTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_cuda.py -n 2
+
 clean:
 	rm -rf $(VENV) demo

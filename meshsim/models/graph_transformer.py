@@ -18,6 +18,7 @@ from meshsim.ops import segment_mean
 from meshsim.ops.segment import expand_rowptr
 from meshsim.ops.spectrum import laplacian_vectors
 from meshsim.ops.widen import Mask, widen
+from meshsim.rows import by_group, starts
 
 if TYPE_CHECKING:
     from meshsim.graph import MeshGraph
@@ -272,7 +273,8 @@ def _ptr(graph: MeshGraph, n: int) -> Int[Tensor, " B"]:
 
 
 def _given_mask(given: dict[str, Tensor], rows: int) -> Mask:
-    """The mask that `derived` told of; tables by column are for gradients alone."""
+    """The mask that `derived` told of."""
     col, row = given["mask"]
-    rowptr = torch.searchsorted(row.contiguous(), torch.arange(rows + 1, device=row.device))
-    return Mask(rowptr, col, rowptr, col, given["mask_edge"], torch.zeros_like(row))
+    eperm, colptr = by_group(col, rows)
+    mask_edge, graph = given["mask_edge"], row.new_zeros(rows)
+    return Mask(starts(row.contiguous(), rows), col, colptr, eperm, mask_edge, graph)

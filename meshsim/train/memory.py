@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -16,6 +17,8 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library can be told: glibc can.
     """
+    if sys.platform == "win32":  # which has no library of the process itself
+        return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False

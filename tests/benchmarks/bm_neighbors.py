@@ -91,7 +91,7 @@ def cases(name: str, points: Tensor, pairs: int) -> dict[str, dict[str, dict[str
                 "error": error[op],
             }
         }
-    if name == "uniform" and physicsnemo_peer.installed():
+    if name == "3-D uniform" and physicsnemo_peer.installed():
         theirs_too = physicsnemo_peer.within(points, r)
         ratios = paired(ours["radius"], theirs_too, pairs)
         count = len(ours["radius"]()[1])

@@ -13,7 +13,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor, nn
 
-from meshsim.benchmarks import Block
+from meshsim.benchmarks import Block, torch_layers
 from meshsim.nn import MessageBlock
 
 try:
@@ -51,12 +51,12 @@ def message_block(
     sizes = (width, width, width, width, len(block.edge.layers) - 1, relu)
     edge = MeshEdgeBlock(*sizes, do_concat_trick=trick)
     node = MeshNodeBlock("sum", *sizes)
-    node.node_mlp.model = _layers(block.node, relu)
+    node.node_mlp.model = torch_layers(block.node)
     last = node.node_mlp.model[0] = nn.Linear(2 * width, width)  # it puts the sum before the node
     with torch.no_grad():
         last.weight.copy_(block.node.layers[0].weight.roll(width, 1))
         last.bias.copy_(block.node.layers[0].bias)
-    edge.edge_mlp.model = _layers(block.edge, relu)
+    edge.edge_mlp.model = torch_layers(block.edge)
     if trick:
         edge.edge_mlp.model = edge.edge_mlp.model[1:]
         first = block.edge.layers[0]
@@ -70,11 +70,6 @@ def message_block(
         return node(e, x, graph)[1], e
 
     return run, [*edge.parameters(), *node.parameters()]
-
-
-def _layers(net: nn.Module, relu: nn.Module) -> nn.Sequential:
-    between = [module for layer in net.layers for module in (layer, relu)]
-    return nn.Sequential(*between[:-1], net.norm)
 
 
 def within(points: Tensor, r: float) -> Callable[[], Tensor]:

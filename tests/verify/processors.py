@@ -42,6 +42,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, nargs="+", default=[], help="of each model")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/processors"))
     given = parser.parse_args()
+    if given.steps and len(given.steps) != len(given.only):
+        parser.error(f"--steps: expected {len(given.only)} numbers, got {len(given.steps)}")
     folder, (store, rollout) = recipe("cylinder_flow"), demo_store(given.output)
     rows = {}
     for i, name in enumerate(given.only):
@@ -50,12 +52,10 @@ def main() -> int:
             overrides[1:] = ["train.minutes=0", f"train.steps={given.steps[i]}"]
         if name in SIZES:
             width, depth = SIZES[name]
-            size = f"{{width={width},depth={depth},edge_bias=true,hidden_layers=1}}"
-            overrides.append(f"model.arguments={size}")
+            overrides += [f"model.width={width}", f"model.depth={depth}"]
         run = given.output / name.replace(" ", "_").replace("×", "x")
-        if not (run / "simulator.json").exists():
-            config = "transformer.toml" if name in SIZES else "train.toml"
-            train(read_config(folder / config, overrides), run)
+        config = "transformer.toml" if name in SIZES else "train.toml"
+        train(read_config(folder / config, overrides), run)  # at once where it is done
         rows[name] = result(run, judge(Simulator.load(run), store, **rollout))
         print(line(name, rows[name]), flush=True)
     print("\n| model | parameters | steps | ms a step | one step | 50 steps | 250 steps | worst |")
