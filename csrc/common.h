@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <new>
 #include <optional>
 #include <sstream>
@@ -140,10 +141,17 @@ void each(int64_t n, const Work& work) {
     return;
   }
   std::atomic<int64_t> next{0};
+  std::atomic<bool> failed{false};
+  std::exception_ptr error;  // torch's own loop would lose what it says
   torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t)
-      for (int64_t i = next++; i < n; i = next++) work(i);
+    try {
+      for (int64_t t = begin; t < end; ++t)
+        for (int64_t i = next++; i < n && !failed; i = next++) work(i);
+    } catch (...) {
+      if (!failed.exchange(true)) error = std::current_exception();
+    }
   });
+  if (error) std::rethrow_exception(error);
 }
 
 // Numbers in memory of their own, not set to anything, aligned for every vector.

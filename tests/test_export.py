@@ -30,9 +30,9 @@ OUTPUTS = {"velocity": 2, "T": 1}
 ALL_OPTIONS = {"window": 2, "random_edges": 0.5, "global_nodes": 2, "eigenvectors": 3}
 ALL_OPTIONS |= {"edge_bias": True}
 MODELS = {
-    "meshgraphnet": lambda: MeshGraphNet(13, 3, OUTPUTS, width=16, depth=2, hidden_layers=1),
+    "meshgraphnet": lambda: MeshGraphNet(13, 3, OUTPUTS, width=16, depth=1, hidden_layers=1),
     "graph_transformer": lambda: GraphTransformer(
-        13, 3, OUTPUTS, width=16, depth=2, heads=2, hidden_layers=1, **ALL_OPTIONS
+        13, 3, OUTPUTS, width=16, depth=1, heads=2, hidden_layers=1, **ALL_OPTIONS
     ),
 }
 
