@@ -81,8 +81,8 @@ def active() -> dict[str, dict[str, str]]:
             why = "switched off by MESHSIM_NATIVE=0"
         else:
             why = _state["why"] or "no compiled kernel of this operator; the torch reference runs"
-        if _state["cuda"] and allowed():
-            why += f"; on CUDA: {_state['cuda']}"
+        if not cuda and allowed() and torch.cuda.is_available():
+            why += f"; on CUDA: {_state['cuda'] or 'no kernel, the torch reference runs'}"
         out[op] = {
             "cpu": "native" if cpu else "reference",
             "cuda": "native" if cuda else "reference",
@@ -108,7 +108,7 @@ def load() -> None:
         _state.update(isa=library.meshsim_isa().decode(), why="")
     except (OSError, RuntimeError, AttributeError) as error:  # no compiler, no room
         _state["why"] = _told(error)
-    if torch.version.cuda and torch.cuda.is_available():
+    if torch.version.cuda and torch.cuda.is_available() and not has_kernel("gather_sum", "CUDA"):
         try:
             torch.ops.load_library(find_cuda())
         except (OSError, RuntimeError) as error:

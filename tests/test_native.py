@@ -45,7 +45,8 @@ def test_with_a_compiler_all_kernels_run():
     assert native.isa() in ("portable", "avx2", "avx512", "amx")
     for op, entry in native.active().items():
         assert entry["cpu"] == "native", (op, entry)
-        assert entry["cuda"] == "reference" and native.isa() in entry["why"]
+        assert native.isa() in entry["why"]
+        assert entry["cuda"] == "reference" or torch.cuda.is_available()
 
 
 def test_switched_off_the_reference_runs():

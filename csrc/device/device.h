@@ -1,8 +1,9 @@
 // What every CUDA file needs. With MESHSIM_EMULATED the same file is plain C++ that runs the
 // kernels on the CPU, thread by thread (see emulated.h): so they are tested without a GPU.
 //
-// Indices are not read on the host, which would wait for the device at every call. A kernel
-// guards them instead: a row that does not exist reads as NaN, and nothing outside is written.
+// Indices are not read on the host, which would wait for the device at every call. Kernels guard
+// them instead: nothing outside is read or written. What a wrong index gives is up to the operator:
+// NaN for sums of picked rows, edges and attention; in scatters and tables the row is left out.
 #pragma once
 
 #if defined(MESHSIM_EMULATED)

@@ -311,7 +311,7 @@ std::tuple<Tensor, Tensor> knn(Tensor points, Tensor queries, int64_t k,
                                std::optional<Tensor> batch_queries) {
   const Given in(points, queries, batch_points, batch_queries);
   if (k < 0) bad_input("`k`: expected >= 0, got ", k);
-  if (k > int64_t(1) << 31) bad_input("`k`: expected fewer than 2^31, got ", k);
+  if (k >= int64_t(1) << 31) bad_input("`k`: expected fewer than 2^31, got ", k);
   return with_points(in.points, [&](auto t, auto dim) {
     return knn_of<decltype(dim)::value, decltype(t)>(in, k);
   });

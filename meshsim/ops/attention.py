@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from meshsim.check import InputError, check_index, check_shape
+from meshsim.ops.gradients import again, through
 from meshsim.ops.segment import (
     check_devices,
     check_rowptr,
@@ -113,22 +114,10 @@ def _reference_backward(
 def _gradients(
     grad_out: Tensor, grad_lse: Tensor, arguments: tuple[Any, ...], twice: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    with torch.enable_grad():
-        inputs = list(arguments)
-        places = [i for i in (0, 1, 2, 7) if inputs[i] is not None]
-        if not twice:
-            for i in places:
-                inputs[i] = inputs[i].detach().requires_grad_()
-        out, lse = composed(*inputs)
-        found = torch.autograd.grad(
-            [out, lse],
-            [inputs[i] for i in places],
-            [grad_out, grad_lse],
-            create_graph=twice,
-        )
-        if len(found) < 4:
-            found = (*found, found[0].new_empty(0, inputs[8]))
-        return found[0], found[1], found[2], found[3]
+    which = [i for i in (0, 1, 2, 7) if arguments[i] is not None]
+    found = through(composed, arguments, which, (grad_out, grad_lse), twice)
+    d_bias = found[3] if len(found) == 4 else found[0].new_empty(0, arguments[8])
+    return found[0], found[1], found[2], d_bias
 
 
 @torch.library.register_fake("meshsim::csr_attention")
@@ -157,7 +146,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 
 def _backward(ctx: Any, grad_out: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:
     *given, lse = ctx.saved_tensors
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # to be differentiated again
+    if again():
         found = _gradients(grad_out, grad_lse, (*given, *ctx.rest), twice=True)
     else:
         found = torch.ops.meshsim.csr_attention_backward(grad_out, grad_lse, *given, lse, *ctx.rest)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from meshsim.check import InputError, check_index
-from meshsim.ops.segment import check_devices, differentiated_again
+from meshsim.ops.gradients import again
+from meshsim.ops.segment import check_devices
 from meshsim.rows import by_group
 
 _WIDE = 16  # narrower rows are sorted in more time than a fused gradient saves
@@ -152,14 +153,14 @@ def _extreme_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, Non
 
 def _softmax_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     index, y = ctx.saved_tensors
-    composed = differentiated_again() or y.shape[2] < _WIDE
+    composed = again() or y.shape[2] < _WIDE
     found = _softmax_gradient if composed else torch.ops.meshsim.scatter_softmax_backward
     return found(grad, y, index, ctx.n), None, None
 
 
 def _logsumexp_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     src, index, y = ctx.saved_tensors
-    composed = differentiated_again() or y.shape[2] < _WIDE
+    composed = again() or y.shape[2] < _WIDE
     found = _logsumexp_gradient if composed else torch.ops.meshsim.scatter_logsumexp_backward
     return found(grad, src, y, index), None, None
 

@@ -19,6 +19,7 @@ from torch.compiler import is_compiling
 from torch.nn.functional import embedding_bag
 
 from meshsim.check import InputError
+from meshsim.ops.gradients import again
 
 _NAMES = ("sum", "mean", "max", "min", "softmax", "logsumexp")
 for _name in _NAMES:
@@ -223,26 +224,15 @@ def _extreme_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, Non
     return torch.ops.meshsim.segment_place(grad, arg, rowptr, ctx.n), None, None
 
 
-def differentiated_again() -> bool:
-    """Whether the gradient is to be differentiated in turn."""
-    return is_grad_enabled() and not is_compiling()
-
-
 def _softmax_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     rowptr, y = ctx.saved_tensors
-    found = (
-        _softmax_gradient if differentiated_again() else torch.ops.meshsim.segment_softmax_backward
-    )
+    found = _softmax_gradient if again() else torch.ops.meshsim.segment_softmax_backward
     return found(grad, y, rowptr), None, None
 
 
 def _logsumexp_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     x, rowptr, y = ctx.saved_tensors
-    found = (
-        _logsumexp_gradient
-        if differentiated_again()
-        else torch.ops.meshsim.segment_logsumexp_backward
-    )
+    found = _logsumexp_gradient if again() else torch.ops.meshsim.segment_logsumexp_backward
     return found(grad, x, y, rowptr), None, None
 
 

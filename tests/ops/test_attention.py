@@ -353,3 +353,18 @@ def test_columns_are_found_once():
     col[0] = (col[0] + 1) % 31
     again = entries_by_column(col, 31)
     assert torch.equal(col[again[1]], col.sort().values) and again[0] is not first[0]
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_gradients_to_be_differentiated_again_are_the_same(factor):
+    """Also where one argument is another, or depends on it, and where one needs no gradient."""
+    rowptr, col = torch.tensor([0, 2, 3, 5]), torch.tensor([0, 2, 1, 0, 1])
+    x, v = random(3, 8), random(3, 8, seed=1)
+
+    def gradient(twice):
+        q = x.clone().requires_grad_()
+        k = q if factor == 1.0 else factor * q
+        out, lse = csr_attention(q, k, q if factor == 1.0 else v, rowptr, col, 2)
+        return torch.autograd.grad(out.square().sum() + lse.sum(), q, create_graph=twice)[0]
+
+    torch.testing.assert_close(gradient(True).detach(), gradient(False), rtol=1e-12, atol=1e-12)
