@@ -53,7 +53,7 @@ format: $(READY)
 verify: $(READY)
 	@set -e; for f in tests/verify/$(or $(ONLY),*).py; do echo "== $$f"; $(BIN)/python $$f; done
 
-# About half an hour on two idle cores; `make bench ONLY=blocks QUICK=1` for one, small.
+# Long; `make bench ONLY=blocks QUICK=1` for one, small.
 bench: $(READY)
 	@$(BIN)/python tests/benchmarks/run.py $(ONLY) $(if $(QUICK),--quick)
 

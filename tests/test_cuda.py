@@ -1,6 +1,6 @@
 """CUDA kernels where there is no GPU: nvcc takes them, and they are right when run on the CPU.
 
-All of it takes half an hour: `make cuda`. Without MESHSIM_CUDA_TESTS=1 nvcc compiles a few kernels
+All of it takes long: `make cuda`. Without MESHSIM_CUDA_TESTS=1 nvcc compiles a few kernels
 for one architecture, and the tests of a few operators run.
 """
 

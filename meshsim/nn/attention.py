@@ -51,7 +51,7 @@ class MaskedAttention(nn.Module):
 
     y = W_o [heads of softmax_j(q_i·k_j / √depth + b_ij) v_j], q, k, v = W x (Vaswani et al.,
     NeurIPS 2017, §3.2.2); j runs over what the mask lists for i. With a gate the heads are
-    multiplied by σ(W_g x) first (Qiu et al., NeurIPS 2025, arXiv:2505.06708, eq. 5).
+    multiplied by σ(W_g x) first (Qiu et al., NeurIPS 2025, arXiv:2505.06708).
 
     Arguments:
         width: H, a multiple of `heads`.
