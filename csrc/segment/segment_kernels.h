@@ -4,6 +4,16 @@ namespace ISA_NAMESPACE {
 
 #include "segment/packs.h"
 
+// Rows are asked for this many before they are read: what lies in order the processor foresees by
+// itself, but only to the end of a page. What lies beyond the last row is asked for in vain.
+static constexpr int64_t ahead = 32;
+
+// Asks for the cache line of a pack; single numbers would ask for each line too often.
+template <int V, class S>
+static inline void ask(const S* p) {
+  if constexpr (V * sizeof(S) >= 16) __builtin_prefetch(p);
+}
+
 template <int U>
 struct Count {
   static constexpr int value = U;
@@ -14,16 +24,21 @@ struct Count {
 template <int V, int most, class Work>
 static inline void by_blocks(int64_t width, const Work& work) {
   const int64_t packs = (width + V - 1) / V;
-  int64_t at[8];
+  int64_t at[16];
   for (int64_t first = 0; first < packs; first += most) {
     const int64_t left = packs - first < most ? packs - first : most;
     for (int64_t u = 0; u < most; ++u) {
       const int64_t column = (first + (u < left ? u : left - 1)) * V;
       at[u] = column < width - V ? column : width - V;
     }
+    if constexpr (most > 8)
+      if (left > 8) {
+        work(Count<most>{}, at);
+        continue;
+      }
     if constexpr (most > 4)
       if (left > 4) {
-        work(Count<most>{}, at);
+        work(Count<8>{}, at);
         continue;
       }
     if (left > 2) work(Count<4>{}, at);
@@ -79,7 +94,10 @@ static inline void sum_rows(const Groups& by, int64_t first, int64_t last, int64
         for (int u = 0; u < U; ++u) sum[u] += get<V>(x + by.pick[k] * width + at[u]);
     } else {
       for (int64_t k = begin; k < end; ++k)
-        for (int u = 0; u < U; ++u) sum[u] += get<V>(x + k * width + at[u]);
+        for (int u = 0; u < U; ++u) {
+          ask<V>(x + (k + ahead) * width + at[u]);
+          sum[u] += get<V>(x + k * width + at[u]);
+        }
     }
     if (mean && end - begin > 1) {
       const Held<S> count = end - begin;
@@ -89,12 +107,24 @@ static inline void sum_rows(const Groups& by, int64_t first, int64_t last, int64
   }
 }
 
+// Calls work(first, last) for all of the groups where the registers hold whole rows of `columns`,
+// else group by group: memory is then read in order, the next columns of a row out of the cache.
+template <class Work>
+static inline void in_order(int64_t first, int64_t last, int64_t width, int64_t columns,
+                            const Work& work) {
+  if (width <= columns) return work(first, last);
+  for (int64_t i = first; i < last; ++i) work(i, i + 1);
+}
+
 // Sums as numbers of type O: S, or what S is accumulated in.
 template <class S, class O>
 void sum_groups(const Groups& by, int64_t first, int64_t last, int64_t width, bool mean,
                 const S* x, O* out) {
-  by_columns<S, sizeof(S) == 2 ? 4 : 8>(width, [&](auto v, auto u, const int64_t* at) {
-    sum_rows<S, v.value, u.value>(by, first, last, width, at, mean, x, out);
+  constexpr int most = sizeof(S) == 2 ? 4 : LANES == 8 ? 16 : 8;  // 128 float32 in vectors
+  in_order(first, last, width, most * Number<S>::lanes, [&](int64_t i, int64_t end) {
+    by_columns<S, most>(width, [&](auto v, auto u, const int64_t* at) {
+      sum_rows<S, v.value, u.value>(by, i, end, width, at, mean, x, out);
+    });
   });
 }
 
@@ -116,6 +146,8 @@ __attribute__((always_inline)) static inline bool best_of(
   }
   for (int64_t k = begin + 1; k < end; ++k) {
     const S* row = x + by.row(k) * width;
+    if (!by.pick)
+      for (int u = 0; u < U; ++u) ask<V>(row + ahead * width + at[u]);
     const Q here = all<Place<S>, V>(Place<S>(k - begin));
     for (int u = 0; u < U; ++u) {
       const P value = get<V>(row + at[u]);
@@ -194,9 +226,11 @@ template <class S>
 void best_groups(const Groups& by, int64_t first, int64_t last, int64_t width, bool least,
                  const S* x, S* out, int64_t* arg) {
   constexpr int most = LANES == 16 && sizeof(S) > 2 ? 8 : 4;  // as many as there are registers for
-  by_columns<S, most>(width, [&](auto v, auto u, const int64_t* at) {
-    if (least) best_rows<true, S, v.value, u.value>(by, first, last, width, at, x, out, arg);
-    else best_rows<false, S, v.value, u.value>(by, first, last, width, at, x, out, arg);
+  in_order(first, last, width, most * Number<S>::lanes, [&](int64_t i, int64_t end) {
+    by_columns<S, most>(width, [&](auto v, auto u, const int64_t* at) {
+      if (least) best_rows<true, S, v.value, u.value>(by, i, end, width, at, x, out, arg);
+      else best_rows<false, S, v.value, u.value>(by, i, end, width, at, x, out, arg);
+    });
   });
 }
 
