@@ -21,8 +21,12 @@ template <class T>
 void check_finite(const Tensor& x, const char* name) {
   const T* p = x.const_data_ptr<T>();
   const int64_t n = x.numel();
-  T sum = 0;  // 0 · x is no number but for finite x
-  for (int64_t i = 0; i < n; ++i) sum += T(0) * p[i];
+  T sums[8] = {}, sum = 0;  // 0 · x is no number but for finite x
+  int64_t done = 0;
+  for (; done + 8 <= n; done += 8)
+    for (int k = 0; k < 8; ++k) sums[k] += T(0) * p[done + k];
+  for (; done < n; ++done) sum += T(0) * p[done];
+  for (const T part : sums) sum += part;
   if (sum == T(0)) return;
   for (int64_t i = 0; i < n; ++i)
     if (!std::isfinite(p[i]))

@@ -38,8 +38,21 @@ static inline unsigned at_most(Vec<float> a, Vec<float> b) {
 #endif
 }
 
+// For each byte, the places of its bits, one after another.
+struct Places {
+  alignas(8) uint8_t of[256][8];
+};
+
+static constexpr Places places = [] {
+  Places out{};
+  for (int byte = 0; byte < 256; ++byte)
+    for (int bit = 0, n = 0; bit < 8; ++bit)
+      if (byte >> bit & 1) out.of[byte][n++] = bit;
+  return out;
+}();
+
 // Those numbers whose bit is set, one after another; may write as many as there are bits. Returns
-// how many.
+// how many. Without a branch: which are set is what no processor can guess.
 template <int bits_wide>
 static inline int64_t pack(const int32_t* from, unsigned bits, int32_t* to) {
 #if defined(__x86_64__) && LANES == 16
@@ -50,9 +63,22 @@ static inline int64_t pack(const int32_t* from, unsigned bits, int32_t* to) {
     _mm256_storeu_si256((__m256i*)to, _mm256_maskz_compress_epi32(bits, all));
   }
   return __builtin_popcount(bits);
+#elif defined(__x86_64__) && LANES == 8
+  const __m256i order = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)places.of[bits]));
+  if constexpr (bits_wide == 8) {
+    const __m256i all = _mm256_loadu_si256((const __m256i*)from);
+    _mm256_storeu_si256((__m256i*)to, _mm256_permutevar8x32_epi32(all, order));
+  } else {
+    const __m128 all = _mm_loadu_ps((const float*)from);
+    _mm_storeu_ps((float*)to, _mm_permutevar_ps(all, _mm256_castsi256_si128(order)));
+  }
+  return __builtin_popcount(bits);
 #else
   int64_t n = 0;
-  for (; bits; bits &= bits - 1) to[n++] = from[__builtin_ctz(bits)];
+  for (int i = 0; i < bits_wide; ++i) {
+    to[n] = from[i];
+    n += bits >> i & 1;
+  }
   return n;
 #endif
 }

@@ -62,7 +62,7 @@ struct Shape {
 // Items (points or queries) by cell, rising within one.
 template <int D, class T>
 struct ByCell {
-  std::vector<int64_t> key, start;  // of cells; start has one more
+  std::vector<int64_t> key, start;  // of cells; `start` has one more, `key` four that end it
   std::vector<int32_t> id;          // of items; 16 more may be read
   Buffer<T> at;                     // (D, stride) their coordinates
   const int64_t stride;
@@ -98,8 +98,9 @@ struct ByCell {
       last = mine;
     }
     start.push_back(i);
+    key.insert(key.end(), 4, std::numeric_limits<int64_t>::max());
   }
-  int64_t cells() const { return static_cast<int64_t>(key.size()); }
+  int64_t cells() const { return static_cast<int64_t>(start.size()) - 1; }
   int64_t cell_with(int64_t item) const {
     return std::upper_bound(start.begin(), start.end(), item) - start.begin() - 1;
   }
@@ -130,19 +131,25 @@ class Grid : public Shape<D> {
       }
     }
 
-    void to(int64_t key, Run* out) {
-      const std::vector<int64_t>& keys = grid.points.key;
-      const int64_t n = grid.points.cells();
+    // The runs with points beside a cell; returns how many. No branches where the next cell is
+    // near: where the rows of cells beside it have points is what no processor can guess.
+    int to(int64_t key, Run* out) {
+      const int64_t *keys = grid.points.key.data(), *start = grid.points.start.data();
+      int some = 0;
       for (int i = 0; i < runs; ++i) {
-        const int64_t low = key + shift[i] - 1;
+        const int64_t low = key + shift[i] - 1, high = low + 2;
         int64_t first = place[i];
-        for (int step = 0; first < n && keys[first] < low; ++first)
-          if (++step > 8) first = std::lower_bound(&keys[first], &keys[0] + n, low) - &keys[0] - 1;
-        int64_t last = first;
-        while (last < n && keys[last] <= low + 2) ++last;
-        out[i] = {grid.points.start[first], grid.points.start[last]};
+        const int64_t* next = keys + first;
+        first += (next[0] < low) + (next[1] < low) + (next[2] < low) + (next[3] < low);
+        if (keys[first] < low)
+          first = std::lower_bound(keys + first, keys + grid.points.cells(), low) - keys;
+        next = keys + first;
+        const int64_t last = first + (next[0] <= high) + (next[1] <= high) + (next[2] <= high);
+        out[some] = {start[first], start[last]};
+        some += first < last;
         place[i] = first;
       }
+      return some;
     }
 
    private:

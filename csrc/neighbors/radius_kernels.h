@@ -8,65 +8,91 @@ namespace ISA_NAMESPACE {
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
 typedef int32_t LooseInts __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
-// How many of some vectors of numbers are less than x.
-static inline int count_less(const Ints* row, int64_t vectors, int32_t x) {
-  int n = 0;
+typedef Simd<double>::ints Longs;
+typedef int64_t LooseLongs __attribute__((vector_size(LANES * 4), aligned(8), may_alias));
+typedef int32_t HalfInts __attribute__((vector_size(LANES * 2), aligned(4), may_alias));
+
+// Adds one in the lanes where x < y.
+static inline Ints count_less(Ints x, Ints y, Ints sum) {
 #if defined(__x86_64__) && LANES == 16
-  for (int64_t j = 0; j < vectors; ++j)
-    n += __builtin_popcount(_mm512_cmplt_epi32_mask((__m512i)row[j], _mm512_set1_epi32(x)));
+  const __mmask16 less = _mm512_cmplt_epi32_mask((__m512i)x, (__m512i)y);
+  return (Ints)_mm512_mask_add_epi32((__m512i)sum, less, (__m512i)sum, _mm512_set1_epi32(1));
 #else
-  Ints less = {};
-  for (int64_t j = 0; j < vectors; ++j) less -= row[j] < x - Ints{};
-  for (int l = 0; l < LANES; ++l) n += less[l];
+  return sum - (x < y);
 #endif
-  return n;
 }
 
-// Puts different numbers in rising order, for not too many: each counts those before it. The last
-// vector of `row` is made full.
+// Puts different numbers in rising order, for not too many: each counts those before it. Two
+// vectors after the last of `row` are written.
 static inline void sort_few(int32_t* row, int64_t n, int32_t* to) {
-  for (int64_t j = n; j < n + LANES; ++j) row[j] = 0x7fffffff;
-  if (n <= 2 * LANES) {
-    const Ints all[2] = {*(const LooseInts*)row, *(const LooseInts*)(row + LANES)};
-    if (n <= LANES)
-      for (int64_t i = 0; i < n; ++i) to[count_less(all, 1, row[i])] = row[i];
-    else
-      for (int64_t i = 0; i < n; ++i) to[count_less(all, 2, row[i])] = row[i];
-    return;
+  *(LooseInts*)(row + n) = *(LooseInts*)(row + n + LANES) = 0x7fffffff - Ints{};
+  for (int64_t i = 0; i < n; i += 2 * LANES) {
+    const Ints a = *(const LooseInts*)(row + i), b = *(const LooseInts*)(row + i + LANES);
+    Ints before[2] = {};
+    for (int64_t j = 0; j < n; ++j) {
+      const Ints other = row[j] - Ints{};
+      before[0] = count_less(other, a, before[0]);
+      before[1] = count_less(other, b, before[1]);
+    }
+    const int32_t* place = (const int32_t*)before;
+    const int64_t some = n - i < 2 * LANES ? n - i : 2 * LANES;
+    for (int64_t j = 0; j < some; ++j) to[place[j]] = row[i + j];
   }
-  for (int64_t i = 0; i < n; ++i)
-    to[count_less((const Ints*)row, (n + LANES - 1) / LANES, row[i])] = row[i];
 }
 
-static inline int64_t relative(const float* from, float centre, float scale, float* to) {
+static inline void relative(const float* from, float centre, float scale, float* to) {
   store(to, (load(from) - splat(centre)) * splat(scale));
-  return LANES;
 }
 
-static inline int64_t relative(const double* from, double centre, double scale, float* to) {
+static inline void relative(const double* from, double centre, double scale, float* to) {
   typedef float Half __attribute__((vector_size(wide * sizeof(float)), aligned(4), may_alias));
-  *(Half*)to = __builtin_convertvector((load(from) - splat(centre)) * splat(scale), Half);
-  return wide;
+  for (int j = 0; j < LANES; j += wide)
+    *(Half*)(to + j) =
+        __builtin_convertvector((load(from + j) - splat(centre)) * splat(scale), Half);
 }
 
 // Points of some runs relative to a centre, in units of the radius; a vector of points far away
-// follows. Returns how many.
+// follows.
 template <int D, class T>
-int64_t gather_runs(const T* at, const int32_t* id, int64_t stride, const Run* runs, int n_runs,
-                    const T* centre, T scale, const Close& to) {
+void gather_runs(const T* at, const int32_t* id, int64_t stride, const Run* runs, int n_runs,
+                 const T* centre, T scale, const Close& to) {
+  T middle[D];  // compilers would read it again after every store
+  for (int d = 0; d < D; ++d) middle[d] = centre[d];
+  float* const to_at = to.at;
+  int32_t* const to_id = to.id;
+  const int64_t to_stride = to.stride;
   int64_t n = 0;
   for (int r = 0; r < n_runs; ++r) {
     const int64_t size = runs[r].last - runs[r].first;
-    const T* from = at + runs[r].first;
-    for (int d = 0; d < D; ++d)
-      for (int64_t j = 0; j < size;)
-        j += relative(from + d * stride + j, centre[d], scale, to.at + d * to.stride + n + j);
-    for (int64_t j = 0; j < size; j += LANES)
-      *(LooseInts*)(to.id + n + j) = *(const LooseInts*)(id + runs[r].first + j);
+    int64_t j = 0;
+    do {  // most runs end here, so that their ends are seldom guessed wrong
+      for (const int64_t some = j + at_once; j < some; j += LANES) {
+        const int64_t from = runs[r].first + j;
+        for (int d = 0; d < D; ++d)
+          relative(at + d * stride + from, middle[d], scale, to_at + d * to_stride + n + j);
+        *(LooseInts*)(to_id + n + j) = *(const LooseInts*)(id + from);
+      }
+    } while (j < size);
     n += size;
   }
-  for (int d = 0; d < D; ++d) store(to.at + d * to.stride + n, splat(1e30f));
-  return n;
+  for (int d = 0; d < D; ++d) store(to_at + d * to_stride + n, splat(1e30f));
+}
+
+// Those of some points, one a bit, that are not within the radius of query i.
+template <int D, class T>
+[[gnu::noinline]] unsigned outside(const int32_t* id, unsigned bits, const Asked<T>& asked,
+                                   int64_t i) {
+  unsigned out = 0;
+  for (; bits; bits &= bits - 1) {
+    const int64_t point = id[__builtin_ctz(bits)];
+    double exact = 0.0;
+    for (int d = 0; d < D; ++d) {
+      const double a = asked.points[point * D + d], b = asked.at[d * asked.stride + i];
+      exact += (a - b) * (a - b);
+    }
+    if (!(exact <= asked.limit)) out |= bits & -bits;
+  }
+  return out;
 }
 
 // Rows of some queries one after another, rising where `near` is or they are short. In float32:
@@ -75,29 +101,26 @@ template <int D, class T>
 void scan_close(const Close& near, const Asked<T>& asked, int64_t m, int32_t* room, int32_t* out,
                 int64_t* counts) {
   const Vec<float> sure = splat(1.f - 4e-6f), maybe = splat(1.f + 4e-6f);
+  const float* at[D];
+  for (int d = 0; d < D; ++d) at[d] = near.at + d * near.stride;
+  const int32_t* const id = near.id;
+  const int64_t count = near.count;
   for (int64_t i = 0; i < m; ++i) {
     Vec<float> q[D];
     for (int d = 0; d < D; ++d)
       q[d] = splat(float((asked.at[d * asked.stride + i] - asked.centre[d]) * asked.scale));
     int32_t* row = near.rising ? out : room;
     int64_t n = 0;
-    for (int64_t j = 0; j < near.count; j += LANES) {
-      Vec<float> side = load(near.at + j) - q[0], sum = side * side;
+    for (int64_t j = 0; j < count; j += LANES) {
+      Vec<float> side = load(at[0] + j) - q[0], sum = side * side;
       for (int d = 1; d < D; ++d) {
-        side = load(near.at + d * near.stride + j) - q[d];
+        side = load(at[d] + j) - q[d];
         sum = sum + side * side;
       }
       unsigned hit = at_most(sum, maybe);
-      for (unsigned edge = hit & ~at_most(sum, sure); edge; edge &= edge - 1) {
-        const int64_t point = near.id[j + __builtin_ctz(edge)];
-        double exact = 0.0;
-        for (int d = 0; d < D; ++d) {
-          const double a = asked.points[point * D + d], b = asked.at[d * asked.stride + i];
-          exact += (a - b) * (a - b);
-        }
-        if (!(exact <= asked.limit)) hit ^= edge & -edge;
-      }
-      n += pack<LANES>(near.id + j, hit, row + n);
+      if (const unsigned edge = hit ^ at_most(sum, sure); __builtin_expect(edge, 0))
+        hit &= ~outside<D>(id + j, edge, asked, i);
+      n += pack<LANES>(id + j, hit, row + n);
     }
     counts[i] = n;
     if (!near.rising && n <= few)
@@ -108,8 +131,8 @@ void scan_close(const Close& near, const Asked<T>& asked, int64_t m, int32_t* ro
   }
 }
 
-// Rows of queries first..last-1 one after another, short ones rising. `out` has room for all points of
-// the candidates and 16 more, `list` for `near.count` + 8.
+// Rows of queries first..last-1 one after another, short ones rising. `out` has room for all points
+// of the candidates and 16 more, `list` for `near.count` + 8.
 template <int D>
 void scan_within(const Candidates& near, const double* queries, int64_t first, int64_t last,
                  double limit, int32_t* list, int32_t* out, int64_t* counts) {
@@ -127,11 +150,31 @@ void scan_within(const Candidates& near, const double* queries, int64_t first, i
     }
     counts[i] = n;
     if (n <= few) {
-      int32_t row[few + LANES];
+      int32_t row[few + 2 * LANES];
       __builtin_memcpy(row, out, n * sizeof(int32_t));
       sort_few(row, n, out);
     }
     out += n;
+  }
+}
+
+// Writes rows first..last - 1 as int64, in the order of their queries: reading here and there costs
+// less than writing there. 16 more of each may be read.
+void widen_rows(const Found* rows, const int64_t* rowptr, int64_t first, int64_t last,
+                int64_t* out) {
+  const int64_t end = rowptr[last];
+  for (int64_t i = first; i < last; ++i) {
+    if (i + 8 < last) {  // they lie anywhere
+      __builtin_prefetch(rows[i + 8].at);
+      __builtin_prefetch(rows[i + 8].at + 16);
+    }
+    const int32_t* from = rows[i].at;
+    const int64_t at = rowptr[i], n = rows[i].count;
+    int64_t j = 0;
+    if (at + n + wide <= end)  // what is written too far is written again
+      for (; j < n; j += wide)
+        *(LooseLongs*)(out + at + j) = __builtin_convertvector(*(const HalfInts*)(from + j), Longs);
+    for (; j < n; ++j) out[at + j] = from[j];
   }
 }
 

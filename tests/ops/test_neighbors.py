@@ -164,6 +164,26 @@ def test_one_query_of_very_many_points():
     assert rows_of(*radius(points, points[:1], 0.9)) == loop_radius(points, points[:1], 0.9)
 
 
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_rows_of_all_lengths_rise(dim):
+    # as long as vectors, a little longer, and too long to be put in order by counting
+    lengths = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65, 255, 256, 257, 300, 520]
+    cluster = torch.repeat_interleave(torch.arange(20), torch.tensor(lengths))
+    order = torch.randperm(len(cluster), generator=torch.Generator().manual_seed(7))
+    points = rand(len(cluster), dim) * 0.3
+    points[:, 0] += 3 * cluster
+    points, centres = points[order], torch.zeros(20, dim, dtype=torch.float64)
+    centres[:, 0] = 3 * torch.arange(20)
+    assert radius(points, centres, 1.0)[0].diff().tolist() == lengths
+    outlier = torch.full((1, dim), 1e12, dtype=torch.float64)
+    for cloud in (points, torch.cat([points, outlier])):  # the second is for the tree
+        for queries in (cloud, centres):
+            for most in (None, 9, 256):
+                found = OPS.radius(cloud, queries, 1.0, None, None, most)
+                known = neighbors._radius(cloud, queries, 1.0, None, None, most)
+                assert all(map(torch.equal, found, known)), most
+
+
 def test_neighbours_on_the_sphere_are_decided_in_float64():
     # distances within a few roundings of r: float32 could not tell them apart
     turn = torch.linspace(0, 6.28, 500, dtype=torch.float64)
