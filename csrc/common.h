@@ -29,6 +29,11 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+// For a GPU the host reads no indices: it would wait for the device at every call.
+#if !defined(__CUDACC__) && !defined(MESHSIM_UNREAD)
+#define MESHSIM_READS_INDICES
+#endif
+
 namespace meshsim {
 
 using torch::headeronly::BFloat16;
@@ -88,7 +93,7 @@ inline void check_rowptr(const Tensor& rowptr, int64_t n, const char* name = "ro
   check_shape(rowptr, -1, 0, name);
   const int64_t size = rowptr.size(0);
   if (size == 0) bad_input("`", name, "`: expected shape (N + 1,), got (0,)");
-#if !defined(__CUDACC__)  // reading it would wait for the device
+#if defined(MESHSIM_READS_INDICES)
   const auto* p = rowptr.const_data_ptr<int64_t>();
   bool rises = true;
   for (int64_t i = 1; i < size; ++i) rises &= p[i - 1] <= p[i];
@@ -102,7 +107,7 @@ inline void check_rowptr(const Tensor& rowptr, int64_t n, const char* name = "ro
 inline void check_index(const Tensor& index, int64_t n, const char* name) {
   check_device(index, name);
   check_dtype(index, ScalarType::Long, name);
-#if !defined(__CUDACC__)
+#if defined(MESHSIM_READS_INDICES)
   const auto* p = index.const_data_ptr<int64_t>();
   const int64_t size = index.numel();
   bool inside = true;
