@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <iterator>
 #include <new>
 #include <optional>
 #include <sstream>
@@ -57,17 +58,38 @@ inline std::string shape_of(const Tensor& x) {
   return text.str();
 }
 
+// As Python prints it.
+inline std::string device_of(const Tensor& x) {
+  static const char* const names[] = {"cpu", "cuda", "mkldnn", "opengl", "opencl", "ideep", "hip",
+                                      "fpga", "maia", "xla", "vulkan", "metal", "xpu", "mps",
+                                      "meta", "hpu", "ve", "lazy", "ipu", "mtia"};
+  const auto type = static_cast<size_t>(x.device().type());
+  const std::string name = type < std::size(names) ? names[type] : "privateuseone";
+  const bool one = x.is_cpu() || name == "meta" || x.get_device_index() < 0;
+  return one ? name : name + ":" + std::to_string(x.get_device_index());
+}
+
+[[noreturn]] inline void bad_device(const Tensor& x, const char* name, const std::string& wanted) {
+  bad_input("`", name, "`: expected a tensor on ", wanted, ", got one on ", device_of(x));
+}
+
 inline void check_cpu(const Tensor& x, const char* name) {
-  if (!x.is_cpu()) bad_input("`", name, "`: expected a tensor on the CPU");
+  if (!x.is_cpu()) bad_device(x, name, "cpu");
 }
 
 // On the device that this file is compiled for.
 inline void check_device(const Tensor& x, const char* name) {
 #if defined(__CUDACC__)
-  if (!x.is_cuda()) bad_input("`", name, "`: expected a tensor on a CUDA device");
+  if (!x.is_cuda()) bad_device(x, name, "cuda");
 #else
   check_cpu(x, name);
 #endif
+}
+
+// On the device of `like`: a machine may have several GPUs.
+inline void check_device(const Tensor& x, const char* name, const Tensor& like) {
+  if (x.is_cpu() && like.is_cpu()) return;
+  if (x.device() != like.device()) bad_device(x, name, device_of(like));
 }
 
 inline void check_dtype(const Tensor& x, ScalarType dtype, const char* name) {

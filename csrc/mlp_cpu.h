@@ -42,7 +42,7 @@ inline int64_t check_weight(const Tensor& weight, int64_t width, int64_t low, in
 }
 
 inline void check_like(const Tensor& x, const Tensor& other, const char* name) {
-  check_device(x, name);
+  check_device(x, name, other);
   check_dtype(x, other.scalar_type(), name);
 }
 
