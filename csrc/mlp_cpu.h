@@ -6,6 +6,7 @@
 namespace meshsim {
 
 constexpr int64_t max_layers = 4;
+constexpr int64_t tile_rows = 96;  // a multiple of matmul.h's `tall`, and of AMX's 16
 
 template <class T>
 constexpr ScalarType dtype_of() {

@@ -67,7 +67,7 @@ Tensor forward(const Given& in, Tensor& new_e) {
   T* to_agg = agg.mutable_data_ptr<T>();
   const auto ranges = in.ranges(std::clamp<int64_t>(in.edges / 64, 480, 4096));
   each(static_cast<int64_t>(ranges.size()) - 1, [&](int64_t i) {
-    T* scratch = thread_scratch<T>(5 * 96 * (h + 16));
+    T* scratch = thread_scratch<T>(5 * tile_rows * (h + 16));
     MESHSIM_DISPATCH(edges_forward<T, S>(edges, ranges[i], ranges[i + 1], scratch, to_e, to_agg));
   });
   return agg;
@@ -108,7 +108,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Given&
   S* to_first = keep ? thread_scratch<S, 1>(in.edges * h) : large.data;
   T *to_pd = d_pd.mutable_data_ptr<T>(), *to_ps = d_ps.mutable_data_ptr<T>();
   each(n, [&](int64_t i) {
-    T* scratch = thread_scratch<T>((6 + 2 * in.layers) * 96 * (h + 16));
+    T* scratch = thread_scratch<T>((6 + 2 * in.layers) * tile_rows * (h + 16));
     MESHSIM_DISPATCH(edges_backward<T, S>(edges, ge, grads.e.stride(0), ga, ranges[i],
                                           ranges[i + 1], scratch, to_e, to_first, to_pd,
                                           partial.data + i * size));

@@ -51,7 +51,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Given& in) {
   T *to_x = new_x.mutable_data_ptr<T>();
   T *to_ps = ps.mutable_data_ptr<T>(), *to_pd = pd.mutable_data_ptr<T>();
   each((in.nodes + 191) / 192, [&](int64_t i) {
-    T* scratch = thread_scratch<T>(6 * 96 * (h + 16));
+    T* scratch = thread_scratch<T>(6 * tile_rows * (h + 16));
     const int64_t last = std::min(in.nodes, 192 * (i + 1));
     MESHSIM_DISPATCH(nodes_forward<T>(nodes, 192 * i, last, scratch, to_x, to_ps, to_pd));
   });
@@ -79,7 +79,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Given& in,
   const T* ppd = grads.pd.const_data_ptr<T>();
   T *to_x = d_x.mutable_data_ptr<T>(), *to_agg = d_agg.mutable_data_ptr<T>();
   each(n, [&](int64_t i) {
-    T* scratch = thread_scratch<T>((7 + 2 * in.layers) * 96 * (h + 16));
+    T* scratch = thread_scratch<T>((7 + 2 * in.layers) * tile_rows * (h + 16));
     const int64_t last = std::min(in.nodes, range * (i + 1));
     MESHSIM_DISPATCH(nodes_backward<T>(nodes, px, pps, ppd, range * i, last, scratch, to_x, to_agg,
                                        partial.data + i * size));
