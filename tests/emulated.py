@@ -27,7 +27,8 @@ def build(sources: Path, path: Path) -> None:
     compiler = native._compiler()
     files = sorted(sources.rglob("*.cu"))
     linker = (compiler, *native._linked("cpu"))
-    native.compile_all(files, (compiler, *FLAGS, f"-I{sources}"), linker, path)
+    compile_one = (compiler, *FLAGS, f"-I{sources}")
+    native.compile_all(files, compile_one, linker, path, "some minutes")
 
 
 def load() -> None:
