@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <iterator>
 #include <new>
 #include <optional>
 #include <sstream>
@@ -28,6 +29,11 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
+
+// For a GPU the host reads no indices: it would wait for the device at every call.
+#if !defined(__CUDACC__) && !defined(MESHSIM_UNREAD)
+#define MESHSIM_READS_INDICES
+#endif
 
 namespace meshsim {
 
@@ -52,17 +58,38 @@ inline std::string shape_of(const Tensor& x) {
   return text.str();
 }
 
+// As Python prints it.
+inline std::string device_of(const Tensor& x) {
+  static const char* const names[] = {"cpu", "cuda", "mkldnn", "opengl", "opencl", "ideep", "hip",
+                                      "fpga", "maia", "xla", "vulkan", "metal", "xpu", "mps",
+                                      "meta", "hpu", "ve", "lazy", "ipu", "mtia"};
+  const auto type = static_cast<size_t>(x.device().type());
+  const std::string name = type < std::size(names) ? names[type] : "privateuseone";
+  const bool one = x.is_cpu() || name == "meta" || x.get_device_index() < 0;
+  return one ? name : name + ":" + std::to_string(x.get_device_index());
+}
+
+[[noreturn]] inline void bad_device(const Tensor& x, const char* name, const std::string& wanted) {
+  bad_input("`", name, "`: expected a tensor on ", wanted, ", got one on ", device_of(x));
+}
+
 inline void check_cpu(const Tensor& x, const char* name) {
-  if (!x.is_cpu()) bad_input("`", name, "`: expected a tensor on the CPU");
+  if (!x.is_cpu()) bad_device(x, name, "cpu");
 }
 
 // On the device that this file is compiled for.
 inline void check_device(const Tensor& x, const char* name) {
 #if defined(__CUDACC__)
-  if (!x.is_cuda()) bad_input("`", name, "`: expected a tensor on a CUDA device");
+  if (!x.is_cuda()) bad_device(x, name, "cuda");
 #else
   check_cpu(x, name);
 #endif
+}
+
+// On the device of `like`: a machine may have several GPUs.
+inline void check_device(const Tensor& x, const char* name, const Tensor& like) {
+  if (x.is_cpu() && like.is_cpu()) return;
+  if (x.device() != like.device()) bad_device(x, name, device_of(like));
 }
 
 inline void check_dtype(const Tensor& x, ScalarType dtype, const char* name) {
@@ -88,7 +115,7 @@ inline void check_rowptr(const Tensor& rowptr, int64_t n, const char* name = "ro
   check_shape(rowptr, -1, 0, name);
   const int64_t size = rowptr.size(0);
   if (size == 0) bad_input("`", name, "`: expected shape (N + 1,), got (0,)");
-#if !defined(__CUDACC__)  // reading it would wait for the device
+#if defined(MESHSIM_READS_INDICES)
   const auto* p = rowptr.const_data_ptr<int64_t>();
   bool rises = true;
   for (int64_t i = 1; i < size; ++i) rises &= p[i - 1] <= p[i];
@@ -102,7 +129,7 @@ inline void check_rowptr(const Tensor& rowptr, int64_t n, const char* name = "ro
 inline void check_index(const Tensor& index, int64_t n, const char* name) {
   check_device(index, name);
   check_dtype(index, ScalarType::Long, name);
-#if !defined(__CUDACC__)
+#if defined(MESHSIM_READS_INDICES)
   const auto* p = index.const_data_ptr<int64_t>();
   const int64_t size = index.numel();
   bool inside = true;

@@ -10,8 +10,6 @@ struct Tiles {  // no tile registers to set up
 };
 #endif
 
-static constexpr int64_t tile_rows = 96;  // a multiple of `tall`, and of AMX's 16
-
 template <class T>
 struct Mlp {
   int64_t width, layers;  // H; linear layers, the first included

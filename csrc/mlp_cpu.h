@@ -6,6 +6,7 @@
 namespace meshsim {
 
 constexpr int64_t max_layers = 4;
+constexpr int64_t tile_rows = 96;  // a multiple of matmul.h's `tall`, and of AMX's 16
 
 template <class T>
 constexpr ScalarType dtype_of() {
@@ -42,7 +43,7 @@ inline int64_t check_weight(const Tensor& weight, int64_t width, int64_t low, in
 }
 
 inline void check_like(const Tensor& x, const Tensor& other, const char* name) {
-  check_device(x, name);
+  check_device(x, name, other);
   check_dtype(x, other.scalar_type(), name);
 }
 

@@ -175,7 +175,8 @@ def build(sources: Path, path: Path) -> None:
     """
     compiler = _compiler()
     files = sorted(sources.rglob("*.cpp"))
-    compile_all(files, (compiler, *FLAGS, f"-I{sources}"), (compiler, *_linked("cpu")), path)
+    linker = (compiler, *_linked("cpu"))
+    compile_all(files, (compiler, *FLAGS, f"-I{sources}"), linker, path, "about a minute")
 
 
 def build_cuda(sources: Path, path: Path, capabilities: Sequence[str]) -> None:
@@ -190,7 +191,7 @@ def build_cuda(sources: Path, path: Path, capabilities: Sequence[str]) -> None:
     codes = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in capabilities]
     files = sorted(sources.rglob("*.cu"))
     linker = (nvcc, *_linked("cpu", "cuda"))
-    compile_all(files, (nvcc, *CUDA_FLAGS, *codes, f"-I{sources}"), linker, path)
+    compile_all(files, (nvcc, *CUDA_FLAGS, *codes, f"-I{sources}"), linker, path, "some minutes")
 
 
 def _linked(*parts: str) -> list[str]:
@@ -202,14 +203,16 @@ def _linked(*parts: str) -> list[str]:
 
 
 def compile_all(
-    files: Sequence[Path], compiler: Sequence[str], linker: Sequence[str], path: Path
+    files: Sequence[Path], compiler: Sequence[str], linker: Sequence[str], path: Path, takes: str
 ) -> None:
     """Compile `files`, some at a time, and link them into `path`; it appears whole or not at all.
+
+    Says first that it `takes` a time such as "about a minute".
 
     Raises:
         RuntimeError: the first error of the compiler.
     """
-    told = "meshsim: compiling its operators, once (about a minute) ..."
+    told = f"meshsim: compiling its operators, once ({takes}) ..."
     print(told, file=sys.stderr, flush=True)  # noqa: T201
     include = Path(torch.__file__).parent / "include"
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:

@@ -10,7 +10,7 @@ from jaxtyping import config, install_import_hook
 # Before the first import of meshsim. Not under a user's program: there it would cost time.
 install_import_hook("meshsim", "beartype.beartype")
 
-if os.environ.get("MESHSIM_EMULATED") == "1":  # the CUDA kernels instead of those for the CPU
+if os.environ.get("MESHSIM_EMULATED"):  # the CUDA kernels instead of those for the CPU
     from tests import emulated
 
     emulated.load()

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[1]
 ALL = os.environ.get("MESHSIM_CUDA_TESTS") == "1"
 SMALL = ["gather", "order", "sampling"]
 KERNELS = {p.stem for p in (ROOT / "csrc").glob("*/*.cu")}
-WITHOUT = {"test_tokens.py", "test_mlp_rows.py", "test_spectrum.py"}  # no CUDA kernels of their own
+# no CUDA kernels of their own, and one that is run below
+WITHOUT = {"test_tokens.py", "test_mlp_rows.py", "test_spectrum.py", "test_unread.py"}
 FILES = sorted({p.name for p in (ROOT / "tests/ops").glob("test_*.py")} - WITHOUT)
 
 
@@ -37,9 +38,19 @@ def test_nvcc_compiles_the_kernels(tmp_path: Path, capability: str):
 @pytest.mark.parametrize("file", FILES if ALL else [f"test_{name}.py" for name in SMALL])
 def test_an_operators_tests_pass_on_emulated_kernels(file: str):
     """Every operator's own tests, on its CUDA kernels run thread by thread."""
+    run_emulated(file, "1")
+
+
+@pytest.mark.skipif(not ALL, reason="compiles all kernels anew: `make cuda`")
+def test_wrong_indices_that_reach_the_kernels_give_nan():
+    run_emulated("test_unread.py", "unread")
+
+
+def run_emulated(file: str, how: str) -> None:
+    """The tests of a file in tests/ops with MESHSIM_EMULATED=`how`."""
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         pytest.skip("no C++ compiler")
-    env = {**os.environ, "MESHSIM_EMULATED": "1", "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "MESHSIM_EMULATED": how, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, str(ROOT / "tests/ops" / file)],

@@ -1,6 +1,6 @@
 // Attention over the entries of CSR rows on CUDA, see meshsim/ops/attention.py. The gradient is in
 // attention_backward.cu.
-#include "attention/inputs.h"
+#include "attention/heads.h"
 
 namespace meshsim {
 namespace {
@@ -40,13 +40,7 @@ struct Attend : HeadPart<S, V> {
 #pragma unroll 1
     for (int left = count_of(k, end, step); __any_sync(all_lanes, left > 0); left -= several) {
       const S *keys[several], *values[several];
-      int64_t entry = k;
-#pragma unroll
-      for (int u = 0; u < several; ++u, advance(entry, step)) {
-        const int64_t j = u < left ? in.col[entry] : -1;
-        keys[u] = this->row(in.k, in.k_stride, in.columns, j, at.head);
-        values[u] = this->row(in.v, in.v_stride, in.columns, j, at.head);
-      }
+      this->meet(k, step, left, at.head, keys, values);
       Pack<S, V> value[several];
 #pragma unroll
       for (int u = 0; u < several; ++u)
@@ -101,16 +95,14 @@ struct Attend : HeadPart<S, V> {
 std::tuple<Tensor, Tensor> csr_attention(Tensor q, Tensor k, Tensor v, Tensor rowptr, Tensor col,
                                          Tensor, Tensor, std::optional<Tensor> bias, int64_t heads,
                                          double scale) {
-  const AttentionInputs in(q, k, v, rowptr, col, bias, heads, scale);
-  return in.typed([&](auto s, auto pack) {
+  const HeadInputs in(q, k, v, rowptr, col, bias, heads, scale);
+  return in.packs([&](auto s, auto pack) {
     typedef decltype(s) S;
     typedef computed<S> A;
     constexpr int V = decltype(pack)::value;
     Tensor out = torch::stable::new_empty(in.q, {in.rows, in.width});
     Tensor lse = torch::stable::new_empty(in.q, {in.rows, in.heads}, wide_dtype<S>());
-    Attend<S, V> op{};
-    op.in = in.as<S>();
-    op.cut = jobs_of_head((op.in.depth + V - 1) / V);
+    auto op = prepared<Attend<S, V>>(in);
     op.out = out.mutable_data_ptr<S>();
     op.lse = lse.mutable_data_ptr<A>();
     over_heads(in.q, op, {op.in.rowptr, in.rows, in.entries});

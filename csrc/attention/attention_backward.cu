@@ -3,7 +3,7 @@
 // By rows the weights p = exp(s − lse), anew, and their gradients d = grad · v, with Σ p d; by rows
 // again those of the logits, p (d − Σ p d + g), for q; by columns the same for k and v. p and d, a
 // number for each entry and head, are kept in between.
-#include "attention/inputs.h"
+#include "attention/heads.h"
 
 namespace meshsim {
 namespace {
@@ -49,13 +49,7 @@ struct Weights : HeadPart<S, V> {
 #pragma unroll 1
     for (int left = count_of(k, end, step); __any_sync(all_lanes, left > 0); left -= several) {
       const S *keys[several], *values[several];
-      int64_t entry = k;
-#pragma unroll
-      for (int u = 0; u < several; ++u, advance(entry, step)) {
-        const int64_t j = u < left ? in.col[entry] : -1;
-        keys[u] = this->row(in.k, in.k_stride, in.columns, j, at.head);
-        values[u] = this->row(in.v, in.v_stride, in.columns, j, at.head);
-      }
+      this->meet(k, step, left, at.head, keys, values);
       A s[several], d[several];
       this->dots(where.q, keys, where.lane, s);
       this->dots(where.grad, values, where.lane, d);
@@ -214,49 +208,10 @@ struct KeysAndValues : HeadPart<S, V> {
   }
 };
 
-// Where colptr and eperm list the entries by column.
-struct ByColumn {
-  Tensor colptr, eperm;
-  ByColumn(const AttentionInputs& in, const Tensor& colptr_, const Tensor& eperm_)
-      : colptr(dense(colptr_)), eperm(dense(eperm_)) {
-    check_rowptr(colptr, in.entries, "colptr");
-    if (colptr.size(0) != in.columns + 1)
-      bad_input("`colptr`: expected shape (", in.columns + 1, "), got ", shape_of(colptr));
-    check_shape(eperm, in.entries, 0, "eperm");
-    check_index(eperm, in.entries, "eperm");
-#if defined(MESHSIM_EMULATED)  // on the device an entry in the wrong column is added there
-    const auto *p = colptr.const_data_ptr<int64_t>(), *e = eperm.const_data_ptr<int64_t>();
-    const auto* col = in.col.const_data_ptr<int64_t>();
-    for (int64_t j = 0; j < in.columns; ++j)
-      for (int64_t t = p[j]; t < p[j + 1]; ++t)
-        if (col[e[t]] != j || (t > p[j] && e[t] <= e[t - 1]))
-          bad_input("`eperm`: expected the entries of column ", j, ", rising, got ", e[t],
-                    " at place ", t);
-#endif
-  }
-};
-
-template <class S, int V, class Op>
-Op prepared(const AttentionInputs& in, const Gradient<S>& of) {
-  Op op{};
-  op.in = in.as<S>();
-  op.cut = jobs_of_head((op.in.depth + V - 1) / V);
-  op.of = of;
-  return op;
-}
-
 template <class S, int V>
-std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const AttentionInputs& in,
-                                                    const Tensor& grad_out, const Tensor& grad_lse,
-                                                    const Tensor& lse, const ByColumn& by) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const HeadInputs& in,
+                                                    const AttentionGradients& grads) {
   typedef computed<S> A;
-  in.same(grad_out, "grad_out");
-  check_shape(grad_out, in.rows, in.width, "grad_out");
-  for (const auto& [x, name] : {std::pair{&grad_lse, "grad_lse"}, std::pair{&lse, "lse"}}) {
-    check_device(*x, name);
-    check_dtype(*x, wide_dtype<S>(), name);
-    check_shape(*x, in.rows, in.heads, name);
-  }
   Tensor d_q = torch::stable::new_empty(in.q, {in.rows, in.width});
   Tensor d_k = torch::stable::new_empty(in.q, {in.columns, in.width});
   Tensor d_v = torch::stable::new_empty(in.q, {in.columns, in.width});
@@ -264,22 +219,25 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const AttentionInputs& in,
   const Room<A> p(in.q, in.entries * in.heads), d(in.q, in.entries * in.heads);
   const Room<A> dots(in.q, in.rows * in.heads);
   const Room<int64_t> row(in.q, in.entries);
-  const Gradient<S> of{grad_out.const_data_ptr<S>(), grad_lse.const_data_ptr<A>(),
-                       lse.const_data_ptr<A>(), p.data, d.data, dots.data, row.data};
+  const Gradient<S> of{grads.out.const_data_ptr<S>(), grads.lse_grad.const_data_ptr<A>(),
+                       grads.lse.const_data_ptr<A>(), p.data, d.data, dots.data, row.data};
   const Lists rows{in.rowptr.const_data_ptr<int64_t>(), in.rows, in.entries};
 
-  auto weights = prepared<S, V, Weights<S, V>>(in, of);
+  auto weights = prepared<Weights<S, V>>(in);
+  weights.of = of;
   weights.cut.tiles = 1;  // nothing of it is a head's channels
   over_heads(in.q, weights, rows);
-  auto queries = prepared<S, V, Queries<S, V>>(in, of);
+  auto queries = prepared<Queries<S, V>>(in);
+  queries.of = of;
   queries.d_q = d_q.mutable_data_ptr<S>();
   queries.d_bias = in.bias ? d_bias.mutable_data_ptr<S>() : nullptr;
   over_heads(in.q, queries, rows);
-  auto keys = prepared<S, V, KeysAndValues<S, V>>(in, of);
-  keys.eperm = by.eperm.const_data_ptr<int64_t>();
+  auto keys = prepared<KeysAndValues<S, V>>(in);
+  keys.of = of;
+  keys.eperm = grads.eperm.const_data_ptr<int64_t>();
   keys.d_k = d_k.mutable_data_ptr<S>();
   keys.d_v = d_v.mutable_data_ptr<S>();
-  over_heads(in.q, keys, {by.colptr.const_data_ptr<int64_t>(), in.columns, in.entries});
+  over_heads(in.q, keys, {grads.colptr.const_data_ptr<int64_t>(), in.columns, in.entries});
   return {d_q, d_k, d_v, d_bias};
 }
 
@@ -287,11 +245,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> csr_attention_backward(
     Tensor grad_out, Tensor grad_lse, Tensor q, Tensor k, Tensor v, Tensor rowptr, Tensor col,
     Tensor colptr, Tensor eperm, std::optional<Tensor> bias, Tensor lse, int64_t heads,
     double scale) {
-  const AttentionInputs in(q, k, v, rowptr, col, bias, heads, scale);
-  const ByColumn by(in, colptr, eperm);
-  return in.typed([&](auto s, auto pack) {
-    return backward<decltype(s), decltype(pack)::value>(in, packed(grad_out), dense(grad_lse),
-                                                        dense(lse), by);
+  const HeadInputs in(q, k, v, rowptr, col, bias, heads, scale);
+  AttentionGradients grads(in, grad_out, grad_lse, lse, colptr, eperm);
+  grads.out = packed(grads.out);
+  return in.packs([&](auto s, auto pack) {
+    return backward<decltype(s), decltype(pack)::value>(in, grads);
   });
 }
 

@@ -1,5 +1,5 @@
 // Attention over the entries of CSR rows, see meshsim/ops/attention.py.
-#include "common.h"
+#include "attention/inputs.h"
 
 namespace meshsim {
 
@@ -33,46 +33,8 @@ constexpr int64_t tile = 256;  // entries of a column taken together
 namespace meshsim {
 namespace {
 
-// Checks every argument; nothing is read out of bounds after it.
-struct Given {
-  Tensor q, k, v, rowptr, col;
-  std::optional<Tensor> bias;
-  int64_t rows, columns, entries, heads, width;
-  double scale;
-
-  Given(const Tensor& q_, const Tensor& k_, const Tensor& v_, const Tensor& rowptr_,
-        const Tensor& col_, const std::optional<Tensor>& bias_, int64_t heads_, double scale_)
-      : q(lined(q_, "q")), k(lined(k_, "k")), v(lined(v_, "v")), rowptr(dense(rowptr_)),
-        col(dense(col_)), heads(heads_), scale(scale_) {
-    rows = q.size(0), width = q.size(1), columns = k.size(0);
-    if (heads < 1 || width % heads || width == 0)
-      bad_input("`heads`: expected a number that divides the width ", width, ", got ", heads);
-    check_shape(k, -1, width, "k");
-    check_shape(v, columns, width, "v");
-    same(k, "k");
-    same(v, "v");
-    check_shape(col, -1, 0, "col");
-    entries = col.size(0);
-    check_rowptr(rowptr, entries);
-    if (rowptr.size(0) != rows + 1)
-      bad_input("`rowptr`: expected shape (", rows + 1, "), got ", shape_of(rowptr));
-    check_index(col, columns, "col");
-    if (!bias_) return;
-    check_shape(*bias_, entries, heads, "bias");
-    same(*bias_, "bias");
-    bias = dense(*bias_);
-  }
-
-  void same(const Tensor& x, const char* name) const {
-    check_cpu(x, name);
-    check_dtype(x, q.scalar_type(), name);
-  }
-
-  static Tensor lined(const Tensor& x, const char* name) {
-    check_cpu(x, name);
-    check_shape(x, -1, -1, name);
-    return x.stride(1) == 1 && x.stride(0) >= x.size(1) ? x : dense(x);
-  }
+struct Given : AttentionInputs {
+  using AttentionInputs::AttentionInputs;
 
   template <class S>
   Attention<S> as() const {
@@ -80,18 +42,6 @@ struct Given {
             k.const_data_ptr<S>(), v.const_data_ptr<S>(),
             bias ? bias->const_data_ptr<S>() : nullptr, q.stride(0), k.stride(0), v.stride(0),
             rowptr.const_data_ptr<int64_t>(), col.const_data_ptr<int64_t>()};
-  }
-
-  // Calls work(S{}) with S the type of the numbers.
-  template <class Work>
-  auto typed(const Work& work) const {
-    switch (q.scalar_type()) {
-      case ScalarType::Float: return work(float{});
-      case ScalarType::Double: return work(double{});
-      case ScalarType::BFloat16: return work(BFloat16{});
-      default: bad_input("`q`: expected float32, float64 or bfloat16, got ",
-                         torch::headeronly::toString(q.scalar_type()));
-    }
   }
 };
 
@@ -119,11 +69,6 @@ int64_t longest(const int64_t* ptr, int64_t first, int64_t last) {
 }
 
 template <class S>
-ScalarType wide_dtype() {
-  return sizeof(S) == 8 ? ScalarType::Double : ScalarType::Float;
-}
-
-template <class S>
 S* data_of(Tensor& x) {
   return x.mutable_data_ptr<S>();
 }
@@ -147,34 +92,10 @@ std::tuple<Tensor, Tensor> forward(const Given& in) {
   return {out, lse};
 }
 
-// That colptr and eperm list every entry once, by column.
-void check_columns(const Given& in, const Tensor& colptr, const Tensor& eperm) {
-  check_rowptr(colptr, in.entries, "colptr");
-  if (colptr.size(0) != in.columns + 1)
-    bad_input("`colptr`: expected shape (", in.columns + 1, "), got ", shape_of(colptr));
-  check_shape(eperm, in.entries, 0, "eperm");
-  check_index(eperm, in.entries, "eperm");
-  const auto *p = colptr.const_data_ptr<int64_t>(), *e = eperm.const_data_ptr<int64_t>();
-  const auto* col = in.col.const_data_ptr<int64_t>();
-  for (int64_t j = 0; j < in.columns; ++j)
-    for (int64_t t = p[j]; t < p[j + 1]; ++t)
-      if (col[e[t]] != j || (t > p[j] && e[t] <= e[t - 1]))
-        bad_input("`eperm`: expected the entries of column ", j, ", rising, got ", e[t],
-                  " at place ", t);
-}
-
 template <class S>
-std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Given& in, const Tensor& grad_out,
-                                                    const Tensor& grad_lse, const Tensor& lse,
-                                                    const Tensor& colptr, const Tensor& eperm) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Given& in,
+                                                    const AttentionGradients& grads) {
   typedef Wide<S> A;
-  in.same(grad_out, "grad_out");
-  check_shape(grad_out, in.rows, in.width, "grad_out");
-  for (const auto& [x, name] : {std::pair{&grad_lse, "grad_lse"}, std::pair{&lse, "lse"}}) {
-    check_cpu(*x, name);
-    check_dtype(*x, wide_dtype<S>(), name);
-    check_shape(*x, in.rows, in.heads, name);
-  }
   Tensor d_q = torch::stable::new_empty(in.q, {in.rows, in.width});
   Tensor d_k = torch::stable::new_empty(in.q, {in.columns, in.width});
   Tensor d_v = torch::stable::new_empty(in.q, {in.columns, in.width});
@@ -183,9 +104,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Given& in, const Tenso
   const Buffer<int64_t> row(in.entries);
   for (int64_t i = 0; i < in.rows; ++i)
     for (int64_t e = given.rowptr[i]; e < given.rowptr[i + 1]; ++e) row.data[e] = i;
-  const Gradient<S> of{grad_out.const_data_ptr<S>(),     grad_lse.const_data_ptr<A>(),
-                       lse.const_data_ptr<A>(),          colptr.const_data_ptr<int64_t>(),
-                       eperm.const_data_ptr<int64_t>(), row.data};
+  const Gradient<S> of{grads.out.const_data_ptr<S>(),
+                       grads.lse_grad.const_data_ptr<A>(),
+                       grads.lse.const_data_ptr<A>(),
+                       grads.colptr.const_data_ptr<int64_t>(),
+                       grads.eperm.const_data_ptr<int64_t>(),
+                       row.data};
   const Buffer<A> p(in.entries * in.heads), ds(in.entries * in.heads);
   S *to_q = data_of<S>(d_q), *to_bias = in.bias ? data_of<S>(d_bias) : nullptr;
   const auto parts = ranges(given.rowptr, in.rows);
@@ -219,12 +143,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> csr_attention_backward(
     Tensor colptr, Tensor eperm, std::optional<Tensor> bias, Tensor lse, int64_t heads,
     double scale) {
   const Given in(q, k, v, rowptr, col, bias, heads, scale);
-  const Tensor by_column = dense(colptr), entries = dense(eperm);
-  check_columns(in, by_column, entries);
-  return in.typed([&](auto s) {
-    return backward<decltype(s)>(in, dense(grad_out), dense(grad_lse), dense(lse), by_column,
-                                 entries);
-  });
+  const AttentionGradients grads(in, grad_out, grad_lse, lse, colptr, eperm);
+  return in.typed([&](auto s) { return backward<decltype(s)>(in, grads); });
 }
 
 }  // namespace

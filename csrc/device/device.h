@@ -3,7 +3,8 @@
 //
 // Indices are not read on the host, which would wait for the device at every call. Kernels guard
 // them instead: nothing outside is read or written. What a wrong index gives is up to the operator:
-// NaN for sums of picked rows, edges and attention; in scatters and tables the row is left out.
+// NaN for sums of picked rows, edges and attention; in scatters and tables the row is left out, and
+// where it has a result of its own that is NaN.
 #pragma once
 
 #if defined(MESHSIM_EMULATED)

@@ -48,7 +48,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> edge_block_backward(
     Tensor rowptr, Tensor colptr, Tensor sent, Tensor weight, Tensor bias, Tensor norm,
     std::string activation, double eps, bool bf16) {
   const EdgeInputs in(e, ps, pd, src, dst, rowptr, weight, bias, norm, activation, eps, bf16);
-  const EdgeGradients grads(in, grad_e, grad_agg, colptr, sent);
+  EdgeGradients grads(in, grad_e, grad_agg, colptr, sent);
+  grads.e = dense(grads.e);
   EdgeResults out(in);
   if (on_tensor_cores(in, true) && aligned(grads.e) && aligned(grads.agg))
     tensor_backward(in, grads, out);

@@ -1,5 +1,5 @@
 // The edge block of message passing, see meshsim/ops/edges.py.
-#include "mlp_cpu.h"
+#include "edges/inputs.h"
 
 namespace meshsim {
 
@@ -29,54 +29,8 @@ namespace {
 
 constexpr int64_t kept_bytes = 32 << 20;
 
-// Checks every argument; nothing is read out of bounds after it.
-struct Given {
-  Tensor e, ps, pd, src, dst, rowptr, weight, bias, norm;
-  int64_t nodes, edges, width, layers;
-  bool silu, bf16;
-  double eps;
-
-  Given(const Tensor& e_, const Tensor& ps_, const Tensor& pd_, const Tensor& src_,
-        const Tensor& dst_, const Tensor& rowptr_, const Tensor& weight_, const Tensor& bias_,
-        const Tensor& norm_, const std::string& activation, double eps_, bool bf16_)
-      : e(dense(e_)), ps(rows(ps_)), pd(rows(pd_)), src(dense(src_)), dst(dense(dst_)),
-        rowptr(dense(rowptr_)), weight(dense(weight_)), bias(dense(bias_)), norm(dense(norm_)),
-        silu(is_silu(activation)), bf16(bf16_), eps(eps_) {
-    width = check_width(e, "e");
-    edges = e.size(0);
-    check_rowptr(rowptr, edges);
-    nodes = rowptr.size(0) - 1;
-    check_shape(ps, nodes, width, "ps");
-    check_shape(pd, nodes, width, "pd");
-    check_shape(src, edges, 0, "src");
-    check_shape(dst, edges, 0, "dst");
-    check_index(src, nodes, "src");
-    check_index(dst, nodes, "dst");
-    const auto *d = dst.const_data_ptr<int64_t>(), *p = rowptr.const_data_ptr<int64_t>();
-    for (int64_t k = 0; k < edges; ++k)
-      if (k < p[d[k]] || k >= p[d[k] + 1])
-        bad_input("`dst`: expected receivers sorted as `rowptr` says, got ", d[k], " at edge ", k);
-    layers = check_weight(weight, width, 1, max_layers, "weight");
-    check_shape(bias, layers, width, "bias");
-    check_shape(norm, 2, width, "norm");
-    const ScalarType stored = e.scalar_type();
-    const ScalarType wide = stored == ScalarType::BFloat16 ? ScalarType::Float : stored;
-    if (wide != ScalarType::Float && wide != ScalarType::Double)
-      bad_input("`e`: expected float32, float64 or bfloat16, got ", torch::headeronly::toString(stored));
-    const std::pair<const Tensor*, const char*> others[] = {
-        {&ps, "ps"}, {&pd, "pd"}, {&weight, "weight"}, {&bias, "bias"}, {&norm, "norm"}};
-    for (const auto& [x, name] : others) {
-      check_cpu(*x, name);
-      check_dtype(*x, wide, name);
-    }
-  }
-
-  // As it is, if its rows lie apart or are one and the same.
-  static Tensor rows(const Tensor& x) {
-    const bool fits = x.dim() == 2 && x.stride(1) == 1 &&
-                      (x.stride(0) >= x.size(1) || x.stride(0) == 0);
-    return fits ? x : dense(x);
-  }
+struct Given : EdgeInputs {
+  using EdgeInputs::EdgeInputs;
 
   template <class T, class S>
   Edges<T, S> as(Packed<T>& packed) const {
@@ -113,7 +67,7 @@ Tensor forward(const Given& in, Tensor& new_e) {
   T* to_agg = agg.mutable_data_ptr<T>();
   const auto ranges = in.ranges(std::clamp<int64_t>(in.edges / 64, 480, 4096));
   each(static_cast<int64_t>(ranges.size()) - 1, [&](int64_t i) {
-    T* scratch = thread_scratch<T>(5 * 96 * (h + 16));
+    T* scratch = thread_scratch<T>(5 * tile_rows * (h + 16));
     MESHSIM_DISPATCH(edges_forward<T, S>(edges, ranges[i], ranges[i + 1], scratch, to_e, to_agg));
   });
   return agg;
@@ -126,21 +80,9 @@ Tensor forward(const Given& in, Tensor& new_e) {
 }
 
 template <class T, class S>
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
-    const Given& in, const Tensor& grad_e_, const Tensor& grad_agg_, const Tensor& colptr_,
-    const Tensor& sent_) {
-  const Tensor grad_e = Given::rows(grad_e_), grad_agg = dense(grad_agg_);
-  const Tensor colptr = dense(colptr_), sent = dense(sent_);
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Given& in,
+                                                                    const EdgeGradients& grads) {
   const int64_t h = in.width, block = in.layers * h * h;
-  check_shape(grad_e, in.edges, h, "grad_e");
-  check_shape(grad_agg, in.nodes, h, "grad_agg");
-  check_like(grad_e, in.e, "grad_e");
-  check_like(grad_agg, in.ps, "grad_agg");
-  check_shape(colptr, in.nodes + 1, 0, "colptr");
-  check_rowptr(colptr, in.edges, "colptr");
-  check_shape(sent, in.edges, 0, "sent");
-  check_index(sent, in.edges, "sent");
-
   Tensor d_e = torch::stable::new_empty(in.e, {in.edges, h});
   Tensor d_ps = torch::stable::new_empty(in.ps, {in.nodes, h});
   Tensor d_pd = torch::stable::new_empty(in.ps, {in.nodes, h});
@@ -157,8 +99,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   const int64_t n = static_cast<int64_t>(ranges.size()) - 1;
   const int64_t size = block + in.layers * h + 2 * h;  // numbers in one range's sums
   Buffer<T> partial(std::max<int64_t>(n, 1) * size);
-  const S* ge = static_cast<const S*>(grad_e.const_data_ptr());
-  const T* ga = grad_agg.const_data_ptr<T>();
+  const S* ge = static_cast<const S*>(grads.e.const_data_ptr());
+  const T* ga = grads.agg.const_data_ptr<T>();
   S *to_e = static_cast<S*>(d_e.mutable_data_ptr());
   // the gradient of the first layer's result, between the two passes
   const bool keep = in.edges * h * static_cast<int64_t>(sizeof(S)) <= kept_bytes;
@@ -166,12 +108,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   S* to_first = keep ? thread_scratch<S, 1>(in.edges * h) : large.data;
   T *to_pd = d_pd.mutable_data_ptr<T>(), *to_ps = d_ps.mutable_data_ptr<T>();
   each(n, [&](int64_t i) {
-    T* scratch = thread_scratch<T>((6 + 2 * in.layers) * 96 * (h + 16));
-    MESHSIM_DISPATCH(edges_backward<T, S>(edges, ge, grad_e.stride(0), ga, ranges[i], ranges[i + 1],
-                                          scratch, to_e, to_first, to_pd,
+    T* scratch = thread_scratch<T>((6 + 2 * in.layers) * tile_rows * (h + 16));
+    MESHSIM_DISPATCH(edges_backward<T, S>(edges, ge, grads.e.stride(0), ga, ranges[i],
+                                          ranges[i + 1], scratch, to_e, to_first, to_pd,
                                           partial.data + i * size));
   });
-  const auto *columns = colptr.const_data_ptr<int64_t>(), *list = sent.const_data_ptr<int64_t>();
+  const auto* columns = grads.colptr.const_data_ptr<int64_t>();
+  const auto* list = grads.sent.const_data_ptr<int64_t>();
   each((in.nodes + 255) / 256, [&](int64_t i) {
     const int64_t last = std::min(in.nodes, 256 * (i + 1));
     MESHSIM_DISPATCH(gather_rows<T, S>(to_first, list, columns, 256 * i, last, h, to_ps));
@@ -206,11 +149,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> edge_block_backward(
     Tensor rowptr, Tensor colptr, Tensor sent, Tensor weight, Tensor bias, Tensor norm,
     std::string activation, double eps, bool bf16) {
   const Given in(e, ps, pd, src, dst, rowptr, weight, bias, norm, activation, eps, bf16);
-  if (e.scalar_type() == ScalarType::BFloat16)
-    return backward<float, uint16_t>(in, grad_e, grad_agg, colptr, sent);
-  if (e.scalar_type() == ScalarType::Float)
-    return backward<float, float>(in, grad_e, grad_agg, colptr, sent);
-  return backward<double, double>(in, grad_e, grad_agg, colptr, sent);
+  const EdgeGradients grads(in, grad_e, grad_agg, colptr, sent);
+  if (e.scalar_type() == ScalarType::BFloat16) return backward<float, uint16_t>(in, grads);
+  if (e.scalar_type() == ScalarType::Float) return backward<float, float>(in, grads);
+  return backward<double, double>(in, grads);
 }
 
 }  // namespace

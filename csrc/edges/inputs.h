@@ -5,8 +5,8 @@
 
 namespace meshsim {
 
-// Checks every argument. On the CPU nothing is read out of bounds after it; kernels for a GPU
-// guard what is not read here.
+// Checks every argument, for the kernels of the CPU, which read nothing out of bounds after it, and
+// for those of a GPU, which guard what is not read here.
 struct EdgeInputs {
   Tensor e, ps, pd, src, dst, rowptr, weight, bias, norm;
   int64_t nodes, edges, width, layers;
@@ -20,6 +20,10 @@ struct EdgeInputs {
         rowptr(dense(rowptr_)), weight(dense(weight_)), bias(dense(bias_)), norm(dense(norm_)),
         silu(is_silu(activation)), bf16(bf16_), eps(eps_) {
     width = check_width(e, "e");
+    const std::pair<const Tensor*, const char*> others[] = {
+        {&ps, "ps"}, {&pd, "pd"}, {&src, "src"}, {&dst, "dst"}, {&rowptr, "rowptr"},
+        {&weight, "weight"}, {&bias, "bias"}, {&norm, "norm"}};
+    for (const auto& [x, name] : others) check_device(*x, name, e);
     edges = e.size(0);
     check_rowptr(rowptr, edges);
     nodes = rowptr.size(0) - 1;
@@ -36,13 +40,16 @@ struct EdgeInputs {
     check_numbers();
   }
 
+  // As it is, if its rows lie apart or are one and the same.
   static Tensor rows(const Tensor& x) {
-    return x.dim() == 2 && x.stride(1) == 1 && x.stride(0) >= x.size(1) ? x : dense(x);
+    const bool fits = x.dim() == 2 && x.stride(1) == 1 &&
+                      (x.stride(0) >= x.size(1) || x.stride(0) == 0);
+    return fits ? x : dense(x);
   }
 
  private:
   void check_sorted() const {
-#if !defined(__CUDACC__)  // reading it would wait for the device
+#if defined(MESHSIM_READS_INDICES)
     const auto *d = dst.const_data_ptr<int64_t>(), *p = rowptr.const_data_ptr<int64_t>();
     for (int64_t k = 0; k < edges; ++k)
       if (k < p[d[k]] || k >= p[d[k] + 1])
@@ -58,24 +65,24 @@ struct EdgeInputs {
                 torch::headeronly::toString(stored));
     const std::pair<const Tensor*, const char*> others[] = {
         {&ps, "ps"}, {&pd, "pd"}, {&weight, "weight"}, {&bias, "bias"}, {&norm, "norm"}};
-    for (const auto& [x, name] : others) {
-      check_device(*x, name);
-      check_dtype(*x, wide, name);
-    }
+    for (const auto& [x, name] : others) check_dtype(*x, wide, name);
   }
 };
 
 // What its gradient is given besides.
 struct EdgeGradients {
-  Tensor e, agg, colptr, sent;
+  Tensor e, agg, colptr, sent;  // the rows of e as `EdgeInputs::rows` leaves them
 
   EdgeGradients(const EdgeInputs& in, const Tensor& grad_e, const Tensor& grad_agg,
                 const Tensor& colptr_, const Tensor& sent_)
-      : e(dense(grad_e)), agg(dense(grad_agg)), colptr(dense(colptr_)), sent(dense(sent_)) {
+      : e(EdgeInputs::rows(grad_e)), agg(dense(grad_agg)), colptr(dense(colptr_)),
+        sent(dense(sent_)) {
     check_shape(e, in.edges, in.width, "grad_e");
     check_shape(agg, in.nodes, in.width, "grad_agg");
     check_like(e, in.e, "grad_e");
     check_like(agg, in.ps, "grad_agg");
+    check_device(colptr, "colptr", in.e);
+    check_device(sent, "sent", in.e);
     check_shape(colptr, in.nodes + 1, 0, "colptr");
     check_rowptr(colptr, in.edges, "colptr");
     check_shape(sent, in.edges, 0, "sent");

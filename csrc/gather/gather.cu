@@ -9,6 +9,8 @@ Tensor gather_sum(Tensor x, Tensor indices, Tensor rowptr, Tensor, Tensor) {
   check_shape(x, -1, -1, "x");
   check_float(x, "x");
   const Tensor from = packed(x), pick = dense(indices), ptr = dense(rowptr);
+  check_device(pick, "indices", from);
+  check_device(ptr, "rowptr", from);
   check_shape(pick, -1, 0, "indices");
   check_index(pick, from.size(0), "indices");
   check_rowptr(ptr, pick.size(0));

@@ -162,7 +162,8 @@ std::tuple<Tensor, Tensor> locate(Tensor points_, Tensor cells_, Tensor queries_
   const Tensor points = dense(points_), cells = dense(cells_), queries = dense(queries_);
   check_points(points, "points", 2);
   const int64_t dim = points.size(1);
-  check_device(queries, "queries");
+  check_device(queries, "queries", points);
+  check_device(cells, "cells", points);
   check_shape(queries, -1, dim, "queries");
   check_dtype(queries, points.scalar_type(), "queries");
   check_points(queries, "queries", 2);

@@ -130,7 +130,7 @@ struct Packed {
   }
   T* scratch(int64_t tiles) const {
     return thread_scratch<T>(
-        96 * (rows.inputs_full + rows.outputs_full + 32 + tiles * (rows.width + 16)));
+        tile_rows * (rows.inputs_full + rows.outputs_full + 32 + tiles * (rows.width + 16)));
   }
 };
 

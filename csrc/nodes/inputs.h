@@ -5,6 +5,7 @@
 
 namespace meshsim {
 
+// Checks every argument, for the kernels of the CPU and for those of a GPU.
 struct NodeInputs {
   Tensor x, agg, weight, bias, norm;
   int64_t nodes, width, layers, count;

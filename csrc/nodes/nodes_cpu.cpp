@@ -1,5 +1,5 @@
 // The node block of message passing, see meshsim/ops/nodes.py.
-#include "mlp_cpu.h"
+#include "nodes/inputs.h"
 
 namespace meshsim {
 
@@ -25,29 +25,8 @@ namespace {
 
 constexpr int64_t range = 960;  // nodes that a thread takes at a time; sets the order of sums
 
-struct Given {
-  Tensor x, agg, weight, bias, norm;
-  int64_t nodes, width, layers, count;
-  bool silu, next, bf16;
-  double eps;
-
-  Given(const Tensor& x_, const Tensor& agg_, const Tensor& weight_, const Tensor& bias_,
-        const Tensor& norm_, bool next_, const std::string& activation, double eps_, bool bf16_)
-      : x(dense(x_)), agg(dense(agg_)), weight(dense(weight_)), bias(dense(bias_)),
-        norm(dense(norm_)), silu(is_silu(activation)), next(next_), bf16(bf16_), eps(eps_) {
-    width = check_width(x, "x");
-    nodes = x.size(0);
-    check_shape(agg, nodes, width, "agg");
-    const int64_t more = next ? 3 : 1;
-    count = check_weight(weight, width, 1 + more, max_layers + more, "weight");
-    layers = count - more;
-    check_shape(bias, layers, width, "bias");
-    check_shape(norm, 2, width, "norm");
-    check_like(agg, x, "agg");
-    check_like(weight, x, "weight");
-    check_like(bias, x, "bias");
-    check_like(norm, x, "norm");
-  }
+struct Given : NodeInputs {
+  using NodeInputs::NodeInputs;
 
   template <class T>
   Nodes<T> as(Packed<T>& packed) const {
@@ -72,7 +51,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Given& in) {
   T *to_x = new_x.mutable_data_ptr<T>();
   T *to_ps = ps.mutable_data_ptr<T>(), *to_pd = pd.mutable_data_ptr<T>();
   each((in.nodes + 191) / 192, [&](int64_t i) {
-    T* scratch = thread_scratch<T>(6 * 96 * (h + 16));
+    T* scratch = thread_scratch<T>(6 * tile_rows * (h + 16));
     const int64_t last = std::min(in.nodes, 192 * (i + 1));
     MESHSIM_DISPATCH(nodes_forward<T>(nodes, 192 * i, last, scratch, to_x, to_ps, to_pd));
   });
@@ -80,16 +59,9 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Given& in) {
 }
 
 template <class T>
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Given& in, const Tensor& gx,
-                                                            const Tensor& gs, const Tensor& gd) {
-  const Tensor grad_x = dense(gx), grad_ps = dense(gs), grad_pd = dense(gd);
-  const int64_t h = in.width, projected = in.next ? in.nodes : 0;
-  check_shape(grad_x, in.nodes, h, "grad_x");
-  check_shape(grad_ps, projected, h, "grad_ps");
-  check_shape(grad_pd, projected, h, "grad_pd");
-  check_like(grad_x, in.x, "grad_x");
-  check_like(grad_ps, in.x, "grad_ps");
-  check_like(grad_pd, in.x, "grad_pd");
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Given& in,
+                                                            const NodeGradients& grads) {
+  const int64_t h = in.width;
   Tensor d_x = torch::stable::new_empty(in.x, {in.nodes, h});
   Tensor d_agg = torch::stable::new_empty(in.x, {in.nodes, h});
   Tensor d_weight = torch::stable::new_empty(in.x, {in.count, h, h});
@@ -103,11 +75,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Given& in, con
   const Nodes<T> nodes = in.as<T>(packed);
   const int64_t n = (in.nodes + range - 1) / range;
   Buffer<T> partial(std::max<int64_t>(n, 1) * size);
-  const T *px = grad_x.const_data_ptr<T>(), *pps = grad_ps.const_data_ptr<T>();
-  const T* ppd = grad_pd.const_data_ptr<T>();
+  const T *px = grads.x.const_data_ptr<T>(), *pps = grads.ps.const_data_ptr<T>();
+  const T* ppd = grads.pd.const_data_ptr<T>();
   T *to_x = d_x.mutable_data_ptr<T>(), *to_agg = d_agg.mutable_data_ptr<T>();
   each(n, [&](int64_t i) {
-    T* scratch = thread_scratch<T>((7 + 2 * in.layers) * 96 * (h + 16));
+    T* scratch = thread_scratch<T>((7 + 2 * in.layers) * tile_rows * (h + 16));
     const int64_t last = std::min(in.nodes, range * (i + 1));
     MESHSIM_DISPATCH(nodes_backward<T>(nodes, px, pps, ppd, range * i, last, scratch, to_x, to_agg,
                                        partial.data + i * size));
@@ -123,9 +95,7 @@ std::tuple<Tensor, Tensor, Tensor> node_block(Tensor x, Tensor agg, Tensor weigh
                                               Tensor norm, bool next, std::string activation,
                                               double eps, bool bf16) {
   const Given in(x, agg, weight, bias, norm, next, activation, eps, bf16);
-  if (x.scalar_type() == ScalarType::Float) return forward<float>(in);
-  if (x.scalar_type() == ScalarType::Double) return forward<double>(in);
-  bad_dtype(x, "x");
+  return x.scalar_type() == ScalarType::Float ? forward<float>(in) : forward<double>(in);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> node_block_backward(
@@ -133,9 +103,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> node_block_backward(
     Tensor bias, Tensor norm, bool next, std::string activation, double eps,
     bool bf16) {
   const Given in(x, agg, weight, bias, norm, next, activation, eps, bf16);
-  if (x.scalar_type() == ScalarType::Float) return backward<float>(in, grad_x, grad_ps, grad_pd);
-  if (x.scalar_type() == ScalarType::Double) return backward<double>(in, grad_x, grad_ps, grad_pd);
-  bad_dtype(x, "x");
+  const NodeGradients grads(in, grad_x, grad_ps, grad_pd);
+  if (x.scalar_type() == ScalarType::Float) return backward<float>(in, grads);
+  return backward<double>(in, grads);
 }
 
 }  // namespace

@@ -111,8 +111,11 @@ void sample(const Tensor& points, const int64_t* offsets, int64_t batches, int64
 Tensor farthest_points(Tensor points_, int64_t n, int64_t start, std::optional<Tensor> batch) {
   const Tensor points = dense(points_);
   check_points(points, "points");
-  if (batch) batch = dense(*batch);
-  if (batch) check_rowptr(*batch, points.size(0), "batch");
+  if (batch) {
+    batch = dense(*batch);
+    check_device(*batch, "batch", points);
+    check_rowptr(*batch, points.size(0), "batch");
+  }
   if (n < 0) bad_input("`n`: expected >= 0, got ", n);
   const std::vector<int64_t> offsets = offsets_of(points, batch);
   const int64_t largest = check_sizes(offsets, n, start), batches = offsets.size() - 1;

@@ -2,6 +2,8 @@
 // out even: what reductions of rows share beside lists.h.
 #pragma once
 
+#include <algorithm>
+#include <cstring>
 #include <type_traits>
 
 #include "segment/lists.h"
@@ -155,6 +157,27 @@ struct RowLists {
   const int32_t* order = nullptr;
 };
 
+// Of the rows in `order` those that no list holds, because their index is wrong, become NaN, or 0
+// for integers: else what is returned would be whatever lay in that memory.
+template <class S>
+__global__ void fill_left_out(Layout in, Lists by, int64_t batch, S value, S* out) {
+  const int64_t first = by.ptr[by.count], each = batch * in.width;
+  const int64_t total = (by.entries - first) * each;
+  for (int64_t i = thread_number(); i < total; i += int64_t(gridDim.x) * blockDim.x) {
+    const int64_t b = i % each / in.width, column = i % in.width;
+    out[(b * in.rows + in.row(first + i / each)) * in.width + column] = value;
+  }
+}
+
+template <class S>
+void mark_left_out(const Tensor& like, const RowLists& of, const Layout& in, S* out) {
+  S value;
+  std::memset(&value, is_float(of.block.dtype) ? 0xff : 0, sizeof(S));  // all bits set are NaN
+  const unsigned blocks = std::min(blocks_of(of.entries, 256), 4 * processors(like));
+  launch(like, fill_left_out<S>, blocks, 256, 0, in, Lists{of.ptr, of.lists, of.entries},
+         of.block.batch, value, out);
+}
+
 // Runs op, which is given the layout and lanes for packs of V.
 template <int V, class Op>
 void over_rows(const Tensor& like, const RowLists& of, Op op) {
@@ -164,6 +187,8 @@ void over_rows(const Tensor& like, const RowLists& of, Op op) {
   op.lanes = jobs.lanes;
   jobs.tiles *= static_cast<int>(of.block.batch);
   over_lists(like, op, {of.ptr, of.lists, of.entries}, jobs);
+  if constexpr (Op::applies)
+    if (of.order) mark_left_out(like, of, op.in, op.out);
 }
 
 // What segment.h declares for the CPU, for arrays on the device of `like`.

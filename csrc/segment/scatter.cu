@@ -2,6 +2,7 @@
 //
 // Rows are sorted by their group, those of a group staying in order, and then read where they lie.
 #include "device/sort.h"
+#include "segment/inputs.h"
 #include "segment/rows.h"
 
 #include <limits>
@@ -31,49 +32,35 @@ __global__ void find_starts(const uint64_t* group, int64_t rows, int64_t n, int6
   ptr[i] = low;
 }
 
-// What a scatter is given: src (B, E, K), index (E,) with values in 0..n-1; its rows by group.
-struct Given {
-  Tensor src;
+// What a scatter is given, and its rows by group.
+struct Given : ScatterInputs {
   Room<int32_t> order;
   Room<int64_t> ptr;
   RowLists of;
 
-  Given(const Tensor& src_, const Tensor& index_, int64_t n)
-      : src(checked(src_, n)), order(src, src.size(1)), ptr(src, n + 1) {
-    const Tensor index = dense(index_);
-    const int64_t rows = src.size(1);
-    check_device(index, "index");
-    check_shape(index, rows, 0, "index");
+  Given(const Tensor& src_, const Tensor& index_, int64_t n_, const char* name = "src")
+      : ScatterInputs(packed(src_), index_, n_, name), order(src, numbered(block.rows)),
+        ptr(src, n + 1) {
+    const int64_t rows = block.rows;
     check_index(index, n, "index");
     Room<uint64_t> group(src, rows);
     launch(src, number_rows, blocks_of(rows, 256), dim3(256), 0, index.const_data_ptr<int64_t>(),
            rows, n, group.data, order.data);
     sort_pairs(group, order, bits_of(n + 1));
     launch(src, find_starts, blocks_of(n + 1, 256), dim3(256), 0, group.data, rows, n, ptr.data);
-    of = {{src.size(0), rows, src.size(2), src.scalar_type()}, n, rows, ptr.data, nullptr,
-          order.data};
-    if (of.block.dtype == ScalarType::Bool) of.block.dtype = ScalarType::Byte;
+    of = {block, n, rows, ptr.data, nullptr, order.data};
   }
 
-  static Tensor checked(const Tensor& src, int64_t n) {
-    check_device(src, "src");
-    if (src.dim() != 3) bad_input("`src`: expected shape (B, E, K), got ", shape_of(src));
-    if (n < 0) bad_input("`dim_size`: expected 0 or more, got ", n);
-    if (src.size(1) > std::numeric_limits<int32_t>::max())
-      bad_input("`src`: expected at most 2147483647 rows, got ", src.size(1));
-    return packed(src);
+  static int64_t numbered(int64_t rows) {
+    if (rows > std::numeric_limits<int32_t>::max())
+      bad_input("`src`: expected at most 2147483647 rows, got ", rows);
+    return rows;
   }
 
   const void* data() const { return src.const_data_ptr(); }
 
-  // Another argument of the operator: (B, count, K) numbers of the type of src.
-  Tensor alike(const Tensor& x, int64_t count, const char* name) const {
-    check_device(x, name);
-    check_dtype(x, src.scalar_type(), name);
-    if (x.dim() != 3 || x.size(0) != of.block.batch || x.size(1) != count ||
-        x.size(2) != of.block.width)
-      bad_input("`", name, "`: expected shape (", of.block.batch, ", ", count, ", ",
-                of.block.width, "), got ", shape_of(x));
+  Tensor alike(const Tensor& x, int64_t rows, const char* name) const {
+    check_alike(x, rows, name);
     return packed(x);
   }
 
@@ -127,7 +114,7 @@ Tensor scatter_softmax(Tensor src, Tensor index, int64_t n) {
 }
 
 Tensor scatter_softmax_backward(Tensor grad, Tensor y, Tensor index, int64_t n) {
-  const Given in(y, index, n);
+  const Given in(y, index, n, "y");
   check_float(in.src, "y");
   const Block& block = in.of.block;
   const Tensor g = in.alike(grad, block.rows, "grad");

@@ -1,30 +1,16 @@
 // Reductions of rows by an index that need not be sorted, see meshsim/ops/scatter.py.
-#include "segment/segment.h"
+#include "segment/inputs.h"
 
 namespace meshsim {
 namespace {
 
-// What a scatter is given: src (B, E, K), index (E,) with values in 0..n-1.
-struct Given {
-  Tensor src, index;
-  Block block;
-  int64_t n;
+struct Given : ScatterInputs {
   const int64_t* to;
   bool sorted;
 
-  Given(const Tensor& src_, const Tensor& index_, int64_t n_)
-      : src(dense(src_)), index(dense(index_)), n(n_) {
-    check_cpu(src, "src");
-    if (src.dim() != 3) bad_input("`src`: expected shape (B, E, K), got ", shape_of(src));
-    // the room for offsets is made before anything else fails where there are no values
-    if (n < 0 || n > int64_t(1) << 48) bad_input("`dim_size`: expected 0..2^48, got ", n);
-    block = {src.size(0), src.size(1), src.size(2), src.scalar_type()};
-    if (block.dtype == ScalarType::Bool) block.dtype = ScalarType::Byte;
-    check_cpu(index, "index");
-    check_shape(index, block.rows, 0, "index");
-    check_dtype(index, ScalarType::Long, "index");
-    to = index.const_data_ptr<int64_t>();
-    sorted = true;
+  Given(const Tensor& src_, const Tensor& index_, int64_t n_, const char* name = "src")
+      : ScatterInputs(dense(src_), index_, n_, name), to(index.const_data_ptr<int64_t>()),
+        sorted(true) {
     for (int64_t e = 1; e < block.rows; ++e) sorted &= to[e - 1] <= to[e];
     if (!sorted || (block.rows && (to[0] < 0 || to[block.rows - 1] >= n)))
       check_index(index, n, "index");
@@ -35,12 +21,7 @@ struct Given {
 
   // Data of `x`, which must look like `src` with `length` rows.
   const void* alike(const Tensor& x, int64_t length, const char* name) const {
-    check_cpu(x, name);
-    check_dtype(x, src.scalar_type(), name);
-    if (x.dim() != 3 || x.size(0) != block.batch || x.size(1) != length ||
-        x.size(2) != block.width)
-      bad_input("`", name, "`: expected shape (", block.batch, ", ", length, ", ", block.width,
-                "), got ", shape_of(x));
+    check_alike(x, length, name);
     return x.const_data_ptr();
   }
 };
@@ -171,7 +152,7 @@ Tensor scatter_softmax(Tensor src, Tensor index, int64_t n) {
 }
 
 Tensor scatter_softmax_backward(Tensor grad, Tensor y, Tensor index, int64_t n) {
-  const Given in(y, index, n);
+  const Given in(y, index, n, "y");
   const Tensor g = dense(grad);
   check_float(in.src, "y");
   Tensor out = in.rows();

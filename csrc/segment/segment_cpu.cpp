@@ -1,5 +1,5 @@
 // Sums, means, products, extremes and spreads over groups of rows, see meshsim/ops/segment.py.
-#include "segment/segment.h"
+#include "segment/inputs.h"
 
 #define MESHSIM_KERNELS "segment/segment_kernels.h"
 #include "each_isa.h"
@@ -193,40 +193,12 @@ void spread(const Block& x, const Groups& by, bool mean, const void* from, void*
 
 namespace {
 
-int64_t width_of(const Tensor& x) {
-  int64_t width = 1;
-  for (int64_t i = 1; i < x.dim(); ++i) width *= x.size(i);
-  return width;
-}
-
-std::vector<int64_t> shape_with(const Tensor& x, int64_t rows) {
-  std::vector<int64_t> shape(x.dim());
-  for (int64_t i = 0; i < x.dim(); ++i) shape[i] = i ? x.size(i) : rows;
-  return shape;
-}
-
-// What an operator over sorted rows is given: x (E, …) and rowptr (N + 1,).
-struct Given {
-  Tensor x, rowptr;
-  Block block;
+struct Given : SegmentInputs {
   Groups by;
 
-  Given(const Tensor& x_, const Tensor& rowptr_) : x(dense(x_)), rowptr(dense(rowptr_)) {
-    check_cpu(x, "x");
-    if (x.dim() == 0) bad_input("`x`: expected shape (E, ...), got ()");
-    const int64_t rows = x.size(0);
-    check_rowptr(rowptr, rows);
-    block = {1, rows, width_of(x), x.scalar_type()};
-    by = {rowptr.size(0) - 1, rows, rowptr.const_data_ptr<int64_t>(), nullptr};
-  }
-
-  // Sums of truth values are «any», sums of complex numbers those of their two parts.
-  void as_reals() {
-    if (block.dtype == ScalarType::ComplexFloat || block.dtype == ScalarType::ComplexDouble) {
-      block.dtype =
-          block.dtype == ScalarType::ComplexFloat ? ScalarType::Float : ScalarType::Double;
-      block.width *= 2;
-    }
+  Given(const Tensor& x_, const Tensor& rowptr_, const char* name = "x")
+      : SegmentInputs(dense(x_), rowptr_, name) {
+    by = {n, block.rows, rowptr.const_data_ptr<int64_t>(), nullptr};
   }
 
   Tensor empty() const { return fresh(x, shape_with(x, by.n)); }
@@ -288,18 +260,8 @@ Tensor segment_logsumexp(Tensor x, Tensor rowptr, std::optional<Tensor>) {
   return out;
 }
 
-void check_alike(const Tensor& a, const Tensor& x, int64_t rows, const char* name) {
-  check_cpu(a, name);
-  check_dtype(a, x.scalar_type(), name);
-  bool fits = a.dim() == x.dim() && a.dim() > 0 && a.size(0) == rows;
-  for (int64_t i = 1; fits && i < x.dim(); ++i) fits = a.size(i) == x.size(i);
-  if (!fits)
-    bad_input("`", name, "`: expected ", rows, " rows like `x`, got ", shape_of(a), " beside ",
-              shape_of(x));
-}
-
 Tensor segment_softmax_backward(Tensor grad, Tensor y, Tensor rowptr) {
-  const Given in(y, rowptr);
+  const Given in(y, rowptr, "y");
   const Tensor g = dense(grad);
   check_float(in.x, "y");
   check_alike(g, in.x, in.block.rows, "grad");
@@ -322,22 +284,12 @@ Tensor segment_logsumexp_backward(Tensor grad, Tensor x, Tensor y, Tensor rowptr
 }
 
 Tensor segment_spread(Tensor x, Tensor rowptr, int64_t rows, bool mean) {
-  const Tensor from = dense(x), ptr = dense(rowptr);
-  check_cpu(from, "x");
-  check_rowptr(ptr, rows);
-  const int64_t n = ptr.size(0) - 1;
-  if (from.dim() == 0 || from.size(0) != n)
-    bad_input("`x`: expected ", n, " rows (one for each segment), got ", shape_of(from));
-  if (mean) check_float(from, "x");
-  Block block{1, rows, width_of(from), from.scalar_type()};
-  if (block.dtype == ScalarType::Bool) block.dtype = ScalarType::Byte;
-  if (block.dtype == ScalarType::ComplexFloat || block.dtype == ScalarType::ComplexDouble) {
-    block.width *= block.dtype == ScalarType::ComplexFloat ? 1 : 2;
-    block.dtype = ScalarType::Long;  // moved, not reckoned with
-  }
-  Tensor out = fresh(from, shape_with(from, rows));
-  spread(block, {n, rows, ptr.const_data_ptr<int64_t>(), nullptr}, mean, from.const_data_ptr(),
-         out.mutable_data_ptr());
+  SpreadInputs in(dense(x), rowptr, rows);
+  if (mean) check_float(in.x, "x");
+  in.as_words();
+  Tensor out = fresh(in.x, shape_with(in.x, rows));
+  spread(in.block, {in.n, rows, in.rowptr.const_data_ptr<int64_t>(), nullptr}, mean,
+         in.x.const_data_ptr(), out.mutable_data_ptr());
   return out;
 }
 
@@ -357,19 +309,11 @@ void place_rows(const int64_t* rowptr, int64_t first, int64_t last, int64_t widt
 }
 
 Tensor segment_place(Tensor x, Tensor arg, Tensor rowptr, int64_t rows) {
-  const Tensor from = dense(x), to = dense(arg), ptr = dense(rowptr);
-  check_cpu(from, "x");
-  check_cpu(to, "arg");
-  check_dtype(to, ScalarType::Long, "arg");
-  check_rowptr(ptr, rows);
-  const int64_t n = ptr.size(0) - 1;
-  if (from.dim() == 0 || from.size(0) != n)
-    bad_input("`x`: expected ", n, " rows (one for each segment), got ", shape_of(from));
-  if (shape_of(from) != shape_of(to))
-    bad_input("`arg`: expected shape ", shape_of(from), ", got ", shape_of(to));
-  check_float(from, "x");
-  const Block block{1, rows, width_of(from), from.scalar_type()};
-  const Groups by{n, rows, ptr.const_data_ptr<int64_t>(), nullptr};
+  const SpreadInputs in(dense(x), rowptr, rows);
+  const Tensor &from = in.x, to = dense(arg);
+  in.check_places(to);
+  const Block& block = in.block;
+  const Groups by{in.n, rows, in.rowptr.const_data_ptr<int64_t>(), nullptr};
   Tensor out = fresh(from, shape_with(from, rows));
   const auto* places = to.const_data_ptr<int64_t>();
   with_float(block.dtype, [&](auto s) {

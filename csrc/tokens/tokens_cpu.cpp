@@ -85,7 +85,7 @@ Four forward(const Given& in) {
   T* to[4];
   for (int i = 0; i < 4; ++i) to[i] = out[i].mutable_data_ptr<T>();
   each((in.nodes + 191) / 192, [&](int64_t i) {
-    T* scratch = thread_scratch<T>(9 * 96 * (h + 16));
+    T* scratch = thread_scratch<T>(9 * tile_rows * (h + 16));
     const int64_t last = std::min(in.nodes, 192 * (i + 1));
     MESHSIM_DISPATCH(
         tokens_forward<T>(tokens, 192 * i, last, scratch, to[0], to[1], to[2], to[3]));
@@ -125,7 +125,7 @@ Five backward(const Given& in, const Tensor& after_, const Tensor (&grads)[4]) {
   const T* result = after.const_data_ptr<T>();
   T *to_x = d_x.mutable_data_ptr<T>(), *to_y = d_y.mutable_data_ptr<T>();
   each(n, [&](int64_t i) {
-    T* scratch = thread_scratch<T>(12 * 96 * (h + 16));
+    T* scratch = thread_scratch<T>(12 * tile_rows * (h + 16));
     const int64_t last = std::min(in.nodes, range * (i + 1));
     MESHSIM_DISPATCH(tokens_backward<T>(tokens, result, from[0], from[1], from[2], from[3],
                                         range * i, last, scratch, to_x, to_y,

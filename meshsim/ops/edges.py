@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from meshsim.check import InputError
 from meshsim.ops.adjacency import Adjacency
 from meshsim.ops.gradients import again, through
-from meshsim.ops.segment import segment_sum
+from meshsim.ops.segment import check_devices, segment_sum
 
 _INPUTS = (
     "Tensor e, Tensor ps, Tensor pd, Tensor src, Tensor dst, Tensor rowptr, Tensor colptr, "
@@ -35,6 +35,7 @@ torch.library.define(
     "Tensor bias, Tensor norm, str activation, float eps, bool bf16) -> Tensor",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
+_NAMES = ("e", "ps", "pd", "src", "dst", "rowptr", "colptr", "sent", "weight", "bias", "norm")
 _DIFFERENTIABLE = (0, 1, 2, 8, 9, 10)  # e, ps, pd, weight, bias, norm
 
 
@@ -89,17 +90,21 @@ def _reference_in_place(e: Tensor, *rest: Any) -> Tensor:
 
 @torch.library.register_fake("meshsim::edge_block_")
 def _fake_in_place(e: Tensor, ps: Tensor, *rest: Any) -> Tensor:
+    check_devices(e, **dict(zip((*_NAMES[:6], *_NAMES[8:]), (e, ps, *rest), strict=False)))
     return ps.new_empty(ps.shape)
 
 
 @torch.library.register_fake("meshsim::edge_block")
 def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
     e, ps = arguments[0], arguments[1]
+    check_devices(e, **dict(zip(_NAMES, arguments, strict=False)))
     return e.new_empty(e.shape), ps.new_empty(ps.shape)
 
 
 @torch.library.register_fake("meshsim::edge_block_backward")
 def _fake_backward(grad_e: Tensor, grad_agg: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    given = dict(zip(_NAMES, arguments, strict=False))
+    check_devices(arguments[0], grad_e=grad_e, grad_agg=grad_agg, **given)
     return tuple(arguments[i].new_empty(arguments[i].shape) for i in _DIFFERENTIABLE)
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from meshsim.check import InputError
 from meshsim.ops.gradients import again, through
+from meshsim.ops.segment import check_devices
 
 _INPUTS = (
     "Tensor x, Tensor agg, Tensor weight, Tensor bias, Tensor norm, bool next, "
@@ -27,7 +28,8 @@ torch.library.define(
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
-_DIFFERENTIABLE = range(5)  # x, agg, weight, bias, norm
+_NAMES = ("x", "agg", "weight", "bias", "norm")
+_DIFFERENTIABLE = range(5)  # all of these
 
 
 def composed(
@@ -77,6 +79,7 @@ def _through(
 @torch.library.register_fake("meshsim::node_block")
 def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     x, next = arguments[0], arguments[5]
+    check_devices(x, **dict(zip(_NAMES, arguments, strict=False)))
     shape = x.shape if next else (0, x.shape[1])
     return x.new_empty(x.shape), x.new_empty(shape), x.new_empty(shape)
 
@@ -85,6 +88,8 @@ def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _fake_backward(
     grad_x: Tensor, grad_ps: Tensor, grad_pd: Tensor, *arguments: Any
 ) -> tuple[Tensor, ...]:
+    grads = {"grad_x": grad_x, "grad_ps": grad_ps, "grad_pd": grad_pd}
+    check_devices(arguments[0], **grads, **dict(zip(_NAMES, arguments, strict=False)))
     return tuple(t.new_empty(t.shape) for t in arguments[:5])
 
 

@@ -65,7 +65,7 @@ def check_devices(like: Tensor, **others: Tensor | None) -> None:
     """
     for name, x in others.items():
         if x is not None and x.device != like.device:
-            raise InputError(f"`{name}`: expected a tensor on {like.device}, got {x.device}")
+            raise InputError(f"`{name}`: expected a tensor on {like.device}, got one on {x.device}")
 
 
 def expand_rowptr(rowptr: Int[Tensor, " R"], n: int | torch.SymInt) -> Int[Tensor, " E"]:

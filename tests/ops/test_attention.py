@@ -303,7 +303,7 @@ def test_any_sizes(rows, columns, entries):
         ({3: torch.tensor([0, 40])}, r"`rowptr`.*\(10"),
         (
             {3: torch.zeros(10, dtype=torch.int64, device="meta")},
-            "`rowptr`: expected a tensor on cpu, got meta",
+            "`rowptr`: expected a tensor on cpu, got one on meta",
         ),
         ({2: torch.zeros(7, 16, device="meta").double()}, "`v`: expected a tensor on cpu"),
         ({4: torch.full((40,), 7)}, "`col`: index 7 at row 0 is outside 0..6"),

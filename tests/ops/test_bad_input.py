@@ -348,6 +348,36 @@ def test_what_is_accepted_is_right(answers):
             assert alike, (case, what, of_reference)
 
 
+@pytest.mark.parametrize("op", [op for op in given() if native.has_kernel(op, "CPU")])
+def test_a_tensor_of_another_device_is_named(op):
+    """By the kernel, which torch calls for a mixture of CPU and GPU."""
+    right = given()[op]
+    for name, x in right.items():
+        if not isinstance(x, Tensor) or unread(f"{op}({name})"):
+            continue
+        wrong = {**right, name: x.to("meta")}
+        with pytest.raises(ValueError, match="expected a tensor on") as told:
+            getattr(torch.ops.meshsim, op).default._op_dk(torch._C.DispatchKey.CPU, **wrong)
+        assert str(told.value) == f"`{name}`: expected a tensor on cpu, got one on meta"
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        *("edge_block", "edge_block_", "edge_block_backward"),
+        *("node_block", "node_block_backward"),
+    ],
+)
+def test_a_mixture_with_meta_gives_no_memory_that_nobody_wrote(op):
+    """Torch gives it to the operator's fake, not to a kernel."""
+    right = given()[op]
+    first = "e" if "edge" in op else "x"
+    for name, x in right.items():
+        if isinstance(x, Tensor) and name != first:
+            with pytest.raises(ValueError, match=f"`{name}`: expected a tensor on cpu, got one on"):
+                getattr(torch.ops.meshsim, op)(**{**right, name: x.to("meta")})
+
+
 def test_an_error_in_another_thread_is_told():
     n = 50_000
     x, arg = torch.zeros(n, 8), torch.full((n, 8), n)

@@ -81,5 +81,7 @@ def test_tensors_of_another_device_are_named():
     lists = [INDICES, ROWPTR, *transpose(INDICES, ROWPTR, N)]
     for place, name in enumerate(["indices", "rowptr", "t_indices", "t_rowptr"]):
         wrong = [x.to("meta") if i == place else x for i, x in enumerate(lists)]
-        with pytest.raises(ValueError, match=f"`{name}`: expected a tensor on cpu, got meta"):
+        with pytest.raises(
+            ValueError, match=f"`{name}`: expected a tensor on cpu, got one on meta"
+        ):
             gather_sum(torch.zeros(N, 2), *wrong)
