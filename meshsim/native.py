@@ -38,6 +38,7 @@ CUDA_FLAGS = (
     *("--expt-relaxed-constexpr", "-DTORCH_TARGET_VERSION=0x020b000000000000"),
 )
 _state = {"isa": "", "why": "not loaded yet: `meshsim.ops` loads it", "cuda": ""}
+_waits = [True]  # for a compiler, see `unbuilt`
 
 
 def allowed() -> bool:
@@ -115,6 +116,19 @@ def load() -> None:
             _state["cuda"] = _told(error)
 
 
+@contextmanager
+def unbuilt() -> Iterator[None]:
+    """Within, a library that is there is loaded but none compiled.
+
+    A command that takes a second would wait a minute for operators that save it nothing.
+    """
+    _waits.append(False)
+    try:
+        yield
+    finally:
+        _waits.pop()
+
+
 def _told(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
@@ -158,6 +172,8 @@ def _made(
         raise RuntimeError("neither the library nor its sources came with the package")
     path = _cache() / _fingerprint(sources, flags, kinds) / name
     if not path.exists():
+        if not _waits[-1]:
+            raise RuntimeError("not compiled yet, and not worth the wait; the torch reference runs")
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path.parent / "lock"):
             if not path.exists():  # another process may have built it while this one waited

@@ -135,6 +135,35 @@ def finding(folder: Path, environment: dict[str, str], *more: str) -> subprocess
     )
 
 
+INFO = """
+import meshsim
+from meshsim import native
+from meshsim.cli import main
+points = [[0., 0.], [1., 0.], [1., 1.], [0., 1.]]
+square = meshsim.Mesh(points, {"triangle": [[0, 1, 2], [0, 2, 3]]})
+with native.unbuilt():
+    meshsim.write(square, PATH)
+main(["info", PATH, "--json"])
+"""
+
+
+def test_a_look_into_a_file_does_not_wait_for_a_compiler(tmp_path: Path):
+    code = INFO.replace("PATH", repr(str(tmp_path / "square.vtu")))
+    text = in_another_process(code, MESHSIM_CACHE=str(tmp_path / "cache"))
+    assert '"faces": 5' in text and not (tmp_path / "cache").exists()
+
+
+def test_unbuilt_loads_what_is_there(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("MESHSIM_CACHE", str(tmp_path))
+    made = []
+    monkeypatch.setattr(native, "build", lambda sources, path: made.append(path.write_text("")))
+    with native.unbuilt(), pytest.raises(RuntimeError, match="not compiled yet"):
+        native._made("a.so", native.build, (), (".h",))
+    path = native._made("a.so", native.build, (), (".h",))
+    with native.unbuilt():
+        assert native._made("a.so", native.build, (), (".h",)) == path and len(made) == 1
+
+
 def test_two_processes_build_once(tmp_path: Path):
     environment, calls = compiler(tmp_path, 'sleep 1; echo built > "$last"')
     both = [finding(tmp_path, environment) for _ in range(2)]

@@ -27,6 +27,7 @@ struct Part {
 
   int64_t lowest(int64_t c, int64_t j) const {
     const int64_t *cell = nodes + c * width, *face = local + j * corners;
+    if (corners == 3) return std::min(std::min(cell[face[0]], cell[face[1]]), cell[face[2]]);
     int64_t low = cell[face[0]];
     for (int64_t i = 1; i < corners; ++i) low = std::min(low, cell[face[i]]);
     return low;

@@ -94,63 +94,114 @@ Tensor cells_to_edges(std::vector<Tensor> nodes, std::vector<Tensor> local, int6
   return out;
 }
 
-// Puts the faces of all ranges together: internal ones by owner and neighbour, then the boundary.
+// Writes the faces: internal ones by owner and neighbour, then the boundary by owner.
 class Faces {
  public:
   Faces(const std::vector<Tensor>& nodes, const std::vector<Tensor>& local,
         const std::vector<Tensor>& cells, int64_t points, int64_t at_least)
-      : listing(nodes, local, cells, points) {
+      : listing(nodes, local, cells, points), second(listing.rows) {
     while ((int64_t(1) << bits) < points) ++bits;
-    while (listing.n_cells >> shift > 1 << 10) ++shift;
     const std::vector<int64_t> cuts = cuts_of(listing.parts, points);
-    tables.resize(cuts.size() - 1);
-    each(tables.size(), [&](int64_t r) {
-      tables[r] =
-          std::make_unique<FaceTable>(listing, cuts[r], cuts[r + 1], at_least, shift);
+    std::vector<std::unique_ptr<Matcher>> matchers(cuts.size() - 1);
+    each(matchers.size(), [&](int64_t r) {
+      matchers[r] =
+          std::make_unique<Matcher>(listing, cuts[r], cuts[r + 1], at_least, second.data);
     });
+    for (const auto& matcher : matchers) {
+      regular &= matcher->regular;
+      more.insert(more.end(), matcher->more.begin(), matcher->more.end());
+    }
+    std::stable_sort(more.begin(), more.end(),
+                     [](const auto& a, const auto& b) { return a.first < b.first; });
   }
 
   std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> operator()() {
-    const int64_t chunks = (listing.n_cells >> shift) + 1;
-    std::vector<std::array<Tally, 2>> begin(chunks);
+    const std::vector<int64_t> cuts = chunks();
+    const int64_t n = cuts.size() - 1;
+    std::vector<std::array<Tally, 2>> tallies(n);
+    each(n, [&](int64_t i) { tallies[i] = count(cuts[i], cuts[i + 1]); });
     Tally all;
     for (int kind = 0; kind < 2; ++kind)
-      for (int64_t c = 0; c < chunks; ++c) {
-        begin[c][kind] = all;
-        for (const auto& table : tables) {
-          const Tally& t = table->tallies[c][kind];
-          all.add(t.faces, t.corners, t.rows);
-        }
+      for (auto& tally : tallies) {
+        const Tally begin = all;
+        all.add(tally[kind]);
+        tally[kind] = begin;
       }
-    std::array<Tensor, 6> out{integers({all.faces}),       integers({all.faces}),
-                              integers({all.faces + 1}),   integers({all.corners}),
-                              integers({all.faces + 1}),   integers({all.rows})};
+    std::array<Tensor, 6> out{integers({all.faces}),     integers({all.faces}),
+                              integers({all.faces + 1}), integers({all.corners}),
+                              integers({all.faces + 1}), integers({all.rows})};
     for (int i = 0; i < 6; ++i) to[i] = out[i].mutable_data_ptr<int64_t>();
     to[2][all.faces] = all.corners;
     to[4][all.faces] = all.rows;
-    each(chunks, [&](int64_t c) { write(c, begin[c]); });
+    each(n, [&](int64_t i) { write(cuts[i], cuts[i + 1], tallies[i]); });
     return std::tuple_cat(out);
   }
 
  private:
-  // A face and the rows of its third and further cells.
-  struct Placed {
-    const Face* face;
-    const std::pair<uint32_t, uint32_t>*more, *end;
+  struct Tally {
+    int64_t faces = 0, corners = 0, rows = 0;
+
+    void add(const Tally& t) { faces += t.faces, corners += t.corners, rows += t.rows; }
+  };
+  struct Face {
+    int32_t owner;
+    uint32_t neighbour, row, other;  // all bits of `neighbour` are set where there is none
   };
   struct Corners {
     std::vector<int64_t> a, b;
   };
+  using More = std::vector<std::pair<uint32_t, uint32_t>>;
 
   const Listing listing;
-  std::vector<std::unique_ptr<FaceTable>> tables;
+  const Zeroed<uint32_t> second;  // see `Matcher`
+  More more;                      // by the owner's row
+  bool regular = true;
   int64_t bits = 1;
-  int shift = 10;
   int64_t* to[6];
 
-  static int64_t corners_in(const Face& face, int64_t many) {
-    if (face.rest) return face.rest & many_corners ? many : 4;
-    return face.key == 0 ? 1 : face.key & 0xffffffff ? 3 : 2;
+  // Cuts the visits where the number of the cell changes.
+  std::vector<int64_t> chunks() const {
+    constexpr int64_t step = 1 << 10;
+    std::vector<int64_t> cuts{0};
+    for (int64_t at = step; at < listing.visits; at += step) {
+      while (at < listing.visits && listing.number_at(at) == listing.number_at(at - 1)) ++at;
+      cuts.push_back(at);
+    }
+    if (cuts.back() < listing.visits) cuts.push_back(listing.visits);
+    return cuts;
+  }
+
+  std::pair<More::const_iterator, More::const_iterator> further(uint32_t row) const {
+    return std::equal_range(more.begin(), more.end(), std::pair<uint32_t, uint32_t>{row, 0},
+                            [](const auto& a, const auto& b) { return a.first < b.first; });
+  }
+
+  // Internal faces and those of the boundary.
+  std::array<Tally, 2> count(int64_t first, int64_t last) const {
+    std::array<Tally, 2> out;
+    std::vector<int64_t> corners(listing.widest);
+    listing.each_run(first, last, [&](size_t p, int64_t c, int64_t end, int64_t row) {
+      const Part& part = listing.parts[p];
+      const uint32_t* const pairs = second.data + row;
+      const int64_t rows = (end - c) * part.count;
+      int64_t faces = 0, single = 0;
+      for (int64_t i = 0; i < rows; ++i) {
+        faces += pairs[i] != 0;
+        single += pairs[i] == static_cast<uint32_t>(row + i + 1);
+      }
+      out[0].add({faces - single, regular ? (faces - single) * part.corners : 0,
+                  2 * (faces - single)});
+      out[1].add({single, regular ? single * part.corners : 0, single});
+      for (int64_t i = 0; i < rows && !(regular && more.empty()); ++i) {
+        if (!pairs[i]) continue;
+        Tally& tally = out[pairs[i] == static_cast<uint32_t>(row + i + 1)];
+        if (!regular)
+          tally.corners += listing.spot(static_cast<uint32_t>(row + i)).read(corners.data());
+        const auto [begin, stop] = further(static_cast<uint32_t>(row + i));
+        tally.rows += stop - begin;
+      }
+    });
+    return out;
   }
 
   // The number that `meshsim.ops.tables` sorts rows by that do not fit 63 bits.
@@ -164,7 +215,7 @@ class Faces {
   }
 
   int64_t read(const Face& face, std::vector<int64_t>& corners) const {
-    const int64_t n = listing.corners_of(face.row, corners.data());
+    const int64_t n = listing.spot(face.row).read(corners.data());
     sort_corners(corners.data(), n);
     return n;
   }
@@ -172,12 +223,6 @@ class Faces {
   // Of the same owner: by neighbour, number of corners, and the corners or a hash of them.
   bool before(const Face& a, const Face& b, Corners& corners) const {
     if (a.neighbour != b.neighbour) return a.neighbour < b.neighbour;
-    const int64_t short_a = corners_in(a, 5), short_b = corners_in(b, 5);
-    if (short_a < 5 && short_b < 5) {
-      if (short_a != short_b) return short_a < short_b;
-      if (short_a * bits <= 63)
-        return std::tie(a.lowest, a.key, a.rest) < std::tie(b.lowest, b.key, b.rest);
-    }
     const int64_t n = read(a, corners.a), m = read(b, corners.b);
     if (n != m) return n < m;
     if (n * bits > 63) {
@@ -188,68 +233,64 @@ class Faces {
                                         corners.b.begin(), corners.b.begin() + n);
   }
 
-  Placed placed(const FaceTable& table, const Face* face) const {
-    if (table.more.empty()) return {face, nullptr, nullptr};
-    const uint32_t number = static_cast<uint32_t>(face - table.faces->data);
-    const auto [first, last] = std::equal_range(
-        table.more.begin(), table.more.end(), std::pair<uint32_t, uint32_t>{number, 0},
-        [](const auto& a, const auto& b) { return a.first < b.first; });
-    return {face, &*table.more.begin() + (first - table.more.begin()),
-            &*table.more.begin() + (last - table.more.begin())};
-  }
-
-  // The faces of the owners of a chunk.
-  void write(int64_t chunk, std::array<Tally, 2> at) {
-    std::vector<std::pair<const Face*, const Face*>> next;
-    for (const auto& table : tables) {
-      const Face *first = table->faces->data, *last = first + table->size;
-      const auto bound = [&](int64_t owner) {
-        return std::lower_bound(first, last, owner,
-                                [](const Face& f, int64_t o) { return f.owner < o; });
-      };
-      next.push_back({bound(chunk << shift), bound((chunk + 1) << shift)});
-    }
-    Corners corners{std::vector<int64_t>(2 * listing.widest),
-                    std::vector<int64_t>(2 * listing.widest)};
-    std::vector<Placed> mine;
-    while (true) {
-      int64_t owner = std::numeric_limits<int64_t>::max();
-      for (const auto& [face, end] : next)
-        if (face != end) owner = std::min<int64_t>(owner, face->owner);
-      if (owner == std::numeric_limits<int64_t>::max()) return;
-      mine.clear();
-      for (size_t r = 0; r < next.size(); ++r)
-        for (auto& [face, end] = next[r]; face != end && face->owner == owner; ++face)
-          mine.push_back(placed(*tables[r], face));
-      sort(mine, corners);
-      for (const Placed& face : mine) write(face, at[face.face->neighbour < 0]);
+  // The faces of the owners among some visits.
+  void write(int64_t first, int64_t last, std::array<Tally, 2> at) const {
+    int64_t rows = 0, n = 0;
+    listing.each_run(first, last, [&](size_t p, int64_t c, int64_t end, int64_t) {
+      rows += (end - c) * listing.parts[p].count;
+    });
+    const Buffer<Face> faces(rows + 1);
+    Face* const found = faces.data;
+    // no branch on who has a face first: a row that has not is written over
+    listing.each_cell(first, last, [&](size_t p, int64_t c, int64_t row) {
+      const int32_t number = listing.number(p, c);
+      for (int64_t j = 0; j < listing.parts[p].count; ++j, ++row) {
+        const uint32_t me = static_cast<uint32_t>(row), next = second.data[row];
+        const uint32_t other = next ? next - 1 : me;
+        const uint32_t neighbour = static_cast<uint32_t>(listing.number_of(other));
+        found[n] = {number, other == me ? none : neighbour, me, other};
+        n += next != 0;
+      }
+    });
+    Corners corners{std::vector<int64_t>(listing.widest), std::vector<int64_t>(listing.widest)};
+    for (Face *face = found, *const end = found + n; face < end;) {
+      Face* next = face + 1;
+      while (next < end && next->owner == face->owner) ++next;
+      sort(face, next, corners);
+      for (; face < next; ++face) write(*face, at[face->neighbour == none]);
     }
   }
 
-  void sort(std::vector<Placed>& faces, Corners& corners) const {
-    const auto order = [&](const Placed& a, const Placed& b) {
-      return before(*a.face, *b.face, corners);
-    };
-    if (faces.size() > 16) return std::sort(faces.begin(), faces.end(), order);
-    for (size_t i = 1; i < faces.size(); ++i) {
-      const Placed face = faces[i];
-      size_t j = i;
-      for (; j > 0 && order(face, faces[j - 1]); --j) faces[j] = faces[j - 1];
-      faces[j] = face;
+  void sort(Face* first, Face* last, Corners& corners) const {
+    const auto order = [&](const Face& a, const Face& b) { return before(a, b, corners); };
+    if (last - first > 16) return std::sort(first, last, order);
+    for (Face* i = first + 1; i < last; ++i) {
+      if (!order(*i, i[-1])) continue;
+      const Face face = *i;
+      Face* j = i;
+      do
+        *j = j[-1];
+      while (--j > first && order(face, j[-1]));
+      *j = face;
     }
   }
 
-  void write(const Placed& face, Tally& at) {
-    const Face& f = *face.face;
-    to[0][at.faces] = f.owner;
-    to[1][at.faces] = f.neighbour;
+  void write(const Face& face, Tally& at) const {
+    const bool internal = face.neighbour != none;
+    to[0][at.faces] = face.owner;
+    to[1][at.faces] = internal ? int64_t(face.neighbour) : -1;
     to[2][at.faces] = at.corners;
     to[4][at.faces++] = at.rows;
-    at.corners += listing.corners_of(f.row, to[3] + at.corners);
-    to[5][at.rows++] = f.row;
-    if (f.neighbour >= 0) to[5][at.rows++] = f.other;
-    for (auto more = face.more; more != face.end; ++more) to[5][at.rows++] = more->second;
+    at.corners += listing.spot(face.row).read(to[3] + at.corners);
+    to[5][at.rows++] = face.row;
+    if (!internal) return;
+    to[5][at.rows++] = face.other;
+    if (more.empty()) return;
+    const auto [begin, end] = further(face.row);
+    for (auto i = begin; i != end; ++i) to[5][at.rows++] = i->second;
   }
+
+  static constexpr uint32_t none = ~uint32_t(0);
 };
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> cells_to_faces(

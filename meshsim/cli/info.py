@@ -17,23 +17,30 @@ def info(
     trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
 ) -> None:
     """Say what is in it: points, cells by type, fields with ranges, boundaries, times, bounds."""
-    from meshsim.cli.arguments import kind, load, print_json
+    from meshsim import native
+    from meshsim.cli.arguments import print_json
 
-    what = kind(path)
-    if what == "run":
-        document = _run(path)
-    elif what == "store":
-        document = _store(path, full)
-    else:
-        from meshsim.inspect import describe
-        from meshsim.io import format_of
-
-        data, found = load(path, trust), format_of(path)
-        document = describe(data, file=str(path), format=found.name, reader=found.reader, full=full)
+    with native.unbuilt():
+        document = _document(path, full, trust)
     if json:
         print_json(document)
     else:
         _show(document)
+
+
+def _document(path: Path, full: bool, trust: bool) -> dict[str, Any]:
+    from meshsim.cli.arguments import kind, load
+
+    what = kind(path)
+    if what == "run":
+        return _run(path)
+    if what == "store":
+        return _store(path, full)
+    from meshsim.inspect import describe
+    from meshsim.io import format_of
+
+    data, found = load(path, trust), format_of(path)
+    return describe(data, file=str(path), format=found.name, reader=found.reader, full=full)
 
 
 def _run(path: Path) -> dict[str, Any]:
