@@ -24,11 +24,10 @@ from meshsim.graph.mesh_graph import directed
 from meshsim.nn import MLP, MessageBlock, pass_messages
 from meshsim.ops.adjacency import adjacency
 from meshsim.ops.attention import entries_by_column
-from meshsim.timing import against, interleave, peak_bytes, relative_error, require
+from meshsim.timing import Figures, measure, require
 
 Block = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
-Figures = dict[str, dict[str, Any]]
 
 EDGES = torch.tensor(cell_edges("tetra"))
 FACES = torch.tensor([face for face, _ in cell_faces("tetra")])
@@ -307,13 +306,5 @@ def run(name: str, quick: bool = False, reference: bool = False) -> Iterator[tup
     for case in cases(small if quick else large):
         if not reference:
             require(case.ops)
-        yield case.name, _measure(case, 3 if quick else 5)
-
-
-def _measure(case: Case, rounds: int) -> Figures:
-    exact = tuple(t.double() for t in case.exact())
-    rows: Figures = against(interleave(case.calls, rounds, seconds=60.0), next(iter(case.calls)))
-    for name, call in case.calls.items():
-        rows[name]["peak_bytes"] = peak_bytes(call)
-        rows[name]["error"] = relative_error(call(), exact)
-    return rows
+        exact = tuple(t.double() for t in case.exact())
+        yield case.name, measure(case.calls, exact, rounds=3 if quick else 5, seconds=60.0)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ from torch import Tensor
 from meshsim import native
 from meshsim.check import WorkError
 
-Call = Callable[[], object]
+Call = Callable[[], Any]
+Figures = dict[str, dict[str, float]]
 STATM = Path("/proc/self/statm")
 
 
@@ -67,22 +69,25 @@ def interleave(
     return took
 
 
-def against(took: Mapping[str, list[float]], base: str) -> dict[str, dict[str, float]]:
+def against(took: Mapping[str, list[float]], base: str, over: bool = False) -> Figures:
     """How many times as fast as `base` each call is: medians over rounds, with their range.
 
     Arguments:
         took: of `interleave`.
         base: a name in it.
+        over: the other way round, how many times as long as `base` each call takes.
 
     Returns:
         {name: {"ratio", "low", "high", "milliseconds"}}.
 
-    >>> against({"a": [4.0, 4.0, 6.0], "b": [1.0, 2.0, 2.0]}, "a")["b"]["ratio"]
-    3.0
+    >>> took = {"a": [4.0, 4.0, 6.0], "b": [1.0, 2.0, 2.0]}
+    >>> against(took, "a")["b"]["ratio"], against(took, "b", over=True)["a"]["ratio"]
+    (3.0, 3.0)
     """
     out = {}
     for name, own in took.items():
-        ratios = sorted(b / max(t, 1e-9) for b, t in zip(took[base], own, strict=True))
+        pairs = zip(own, took[base], strict=True) if over else zip(took[base], own, strict=True)
+        ratios = sorted(above / max(below, 1e-9) for above, below in pairs)
         out[name] = {
             "ratio": statistics.median(ratios),
             "low": ratios[0],
@@ -90,6 +95,41 @@ def against(took: Mapping[str, list[float]], base: str) -> dict[str, dict[str, f
             "milliseconds": 1e3 * statistics.median(own),
         }
     return out
+
+
+def measure(
+    calls: Mapping[str, Call],
+    exact: Sequence[Tensor],
+    *,
+    base: str = "",
+    over: bool = False,
+    rounds: int = 7,
+    seconds: float = float("inf"),
+    take: Callable[[str, Any], Sequence[Tensor]] = lambda _, y: y,
+) -> Figures:
+    """Time, memory and error of calls that do the same work.
+
+    Arguments:
+        calls: by name; one that gives None has no error.
+        exact: what they should give, in float64.
+        base, over: as for `against`; the first call if empty.
+        rounds, seconds: as for `interleave`: many rounds, and seconds to end them, where calls
+            take microseconds.
+        take: the tensors to compare with `exact`, from a call's name and what it gives.
+
+    Returns:
+        {name: {"ratio", "low", "high", "milliseconds", "peak_bytes", "error"}}.
+
+    >>> calls = {"a": lambda: (torch.ones(2),), "b": lambda: (torch.zeros(2),)}
+    >>> [row["error"] for row in measure(calls, [torch.ones(2).double()]).values()]
+    [0.0, 1.0]
+    """
+    rows = against(interleave(calls, rounds, seconds), base or next(iter(calls)), over)
+    for name, call in calls.items():
+        rows[name]["peak_bytes"] = peak_bytes(call)
+        found = call()
+        rows[name]["error"] = 0.0 if found is None else relative_error(take(name, found), exact)
+    return rows
 
 
 def peak_bytes(call: Call) -> float:

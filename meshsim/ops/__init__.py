@@ -15,15 +15,17 @@ from meshsim.ops.sampling import farthest_points
 from meshsim.ops.scatter import (
     scatter,
     scatter_add,
-    scatter_log_softmax,
-    scatter_logsumexp,
     scatter_max,
     scatter_mean,
     scatter_min,
     scatter_mul,
+    scatter_sum,
+)
+from meshsim.ops.scatter_composite import (
+    scatter_log_softmax,
+    scatter_logsumexp,
     scatter_softmax,
     scatter_std,
-    scatter_sum,
 )
 from meshsim.ops.scatter_segments import (
     gather_coo,

@@ -2,7 +2,9 @@
 
 As in torch_scatter, an `index` or `indptr` of m dimensions works along dimension m − 1 of `src`,
 and those before broadcast. With `out`, `segment_coo` goes on from its values and `segment_csr`
-overwrites them.
+overwrites them, always: torch_scatter 2.1.2 (CPU) starts the first group that has rows from row 0
+of `out`, gives a row of another group where `out` held the largest or smallest value, and leaves
+`out` as it was if `src` holds nothing, none of which its documentation says.
 """
 
 from __future__ import annotations

@@ -107,17 +107,28 @@ def variants(block: MessageBlock, edges: Tensor, nodes: int, compiled: bool) -> 
     return out
 
 
-def gradients(variant: Variant, x: Tensor, e: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
-    """Values, and the gradient of Σ y²/2 with respect to the edge norm's weight."""
+def gradients(variant: Variant, x: Tensor, e: Tensor, norm: Tensor) -> tuple[Tensor, ...]:
+    """Values, and the gradients of Σ y²/2: of the edge norm's weight, the nodes and the edges."""
     a, b = x.clone().requires_grad_(), e.to(variant.edges, copy=True).requires_grad_()
     y = torch.cat([t.to(x.dtype) for t in variant.run(a, b)])
-    return y.detach(), torch.autograd.grad((y * y).sum() / 2, norm)[0]
+    return y.detach(), *torch.autograd.grad((y * y).sum() / 2, [norm, a, b])
+
+
+def steady_error(found: Tensor, exact: Tensor) -> float:
+    """The relative error without the hundredth of the rows (R, H) that are farthest off.
+
+    Rounding turns a ReLU on or off here and there, in float32 as it falls out: one of them changes
+    a row's gradient by far more than all other rounding together.
+    """
+    off = (found.double() - exact).norm(dim=1)
+    keep = off <= off.sort().values[-1 - len(off) // 100]
+    return relative_error([found[keep]], [exact[keep]])
 
 
 def errors(
     runs: dict[str, Variant], block: MessageBlock, x: Tensor, e: Tensor
 ) -> dict[str, list[float]]:
-    """Relative errors of values and of the LayerNorm's gradient against PyG's in float64."""
+    """Errors against PyG in float64: of values, of the LayerNorm's and the inputs' gradients."""
     norm = block.edge.norm.weight
     block.double()
     exact = gradients(Variant(runs["PyG"].run, [], torch.float64), x.double(), e.double(), norm)
@@ -125,7 +136,9 @@ def errors(
     out = {}
     for name, variant in runs.items():
         found = gradients(variant, x, e, norm)
-        out[name] = [relative_error([f], [t]) for f, t in zip(found, exact, strict=True)]
+        pairs = list(zip(found, exact, strict=True))
+        both = [relative_error([f], [t]) for f, t in pairs[:2]]
+        out[name] = [*both, max(steady_error(f, t) for f, t in pairs[2:])]
     return out
 
 
@@ -166,7 +179,7 @@ def measure(options: argparse.Namespace, size: str) -> dict[str, dict[str, Row]]
         for name, row in rows.items():
             row["peak_bytes"] = peak_bytes(bound[name])
             row["units"] = row["peak_bytes"] / (4 * e.numel())
-            row["error"], row["norm_error"] = accuracy[name]
+            row["error"], row["norm_error"], row["grad_error"] = accuracy[name]
             if mode != "forward":
                 row["saved_units"], row["saved_on_edges"] = (
                     s / (4 * e.numel()) for s in kept(name)
@@ -207,7 +220,8 @@ def main() -> None:
             print(
                 f"  {name:28s}{row['milliseconds']:9.1f} ms  x PyG {row['ratio']:6.2f}"
                 f" [{row['low']:.2f}-{row['high']:.2f}]  peak {row['units']:5.2f} E·H·4{kept}"
-                f"  error {row['error']:.1e}, of LayerNorm's gradient {row['norm_error']:.1e}"
+                f"  error {row['error']:.1e}, of LayerNorm's gradient {row['norm_error']:.1e},"
+                f" of inputs' {row['grad_error']:.1e}"
             )
 
 

@@ -9,7 +9,6 @@ stands beside. Errors are against float64; peak is memory over the inputs.
 from __future__ import annotations
 
 import argparse
-import json
 
 import torch
 from torch import Tensor
@@ -18,8 +17,9 @@ from torch_geometric.nn import TransformerConv
 from meshsim.benchmarks import gathered
 from meshsim.nn import MaskedAttention
 from meshsim.ops.widen import widen
-from meshsim.timing import against, interleave, machine, peak_bytes, relative_error, require
+from meshsim.timing import Figures, measure, require
 from tests.benchmarks.meshes import SIZES
+from tests.benchmarks.report import parse, parser, report
 
 HEADS = 4
 
@@ -35,8 +35,7 @@ def convolution(layer: MaskedAttention, width: int) -> TransformerConv:
     return conv
 
 
-def measure(options: argparse.Namespace, size: str) -> dict[str, dict[str, dict[str, float]]]:
-    """{case: {variant: figures}}."""
+def one(options: argparse.Namespace, size: str) -> tuple[str, Figures]:
     edges, nodes = SIZES[size]()
     torch.manual_seed(0)
     layer = MaskedAttention(options.width, HEADS)
@@ -47,50 +46,29 @@ def measure(options: argparse.Namespace, size: str) -> dict[str, dict[str, dict[
     entries = torch.stack([mask.col, row])
     x = torch.randn(nodes, options.width)
 
-    def theirs(x: Tensor = x) -> Tensor:
-        return layer.out(plain(*layer.qkv(x).chunk(3, 1)))
+    def theirs(x: Tensor = x) -> list[Tensor]:
+        return [layer.out(plain(*layer.qkv(x).chunk(3, 1)))]
 
     calls = {
         "PyG": theirs,
-        "PyG TransformerConv": lambda: layer.out(conv(x, entries)),
-        "meshsim": lambda: layer(x, mask),
+        "PyG TransformerConv": lambda: [layer.out(conv(x, entries))],
+        "meshsim": lambda: [layer(x, mask)],
     }
     with torch.no_grad():
         layer.double()
         exact = theirs(x.double())
         layer.float()
-        rows = against(interleave(calls, options.rounds, 30.0), "PyG")
-        for name, call in calls.items():
-            rows[name]["peak_bytes"] = peak_bytes(call)
-            rows[name]["error"] = relative_error([call()], [exact])
-    return {f"{size} layer forward, {nodes} nodes, {len(mask.col)} entries": rows}
+        rows = measure(calls, exact, rounds=options.rounds, seconds=options.seconds)
+    return f"{size} layer forward, {nodes} nodes, {len(mask.col)} entries", rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--sizes", nargs="*", default=["30k"], choices=list(SIZES))
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    known = parser(__doc__, seconds=30.0)
+    known.add_argument("--width", type=int, default=128)
+    known.add_argument("--sizes", nargs="*", default=["30k"], choices=list(SIZES))
+    options = parse(known)
     require(["csr_attention"])
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for size in options.sizes:
-        found |= measure(options, size)
-    if options.json:
-        print(json.dumps(found))
-        return
-    print(f"{machine()}, {options.threads} threads")
-    for case, rows in found.items():
-        print(case)
-        for name, row in rows.items():
-            print(
-                f"  {name:20s}{row['milliseconds']:9.2f} ms  x PyG {row['ratio']:6.2f}"
-                f" [{row['low']:.2f}-{row['high']:.2f}]  peak {row['peak_bytes'] / 2**20:7.1f} MB"
-                f"  error {row['error']:.1e}"
-            )
+    report(options, (one(options, size) for size in options.sizes))
 
 
 if __name__ == "__main__":

@@ -2,27 +2,27 @@
 
 Run: python tests/benchmarks/bm_neighbors.py [--points N] [--threads N] [--json]
 Each call builds its tree anew. scipy's radius search is `query_pairs`, which gives each pair once
-and no rows: less than what is asked of meshsim. Ratios are medians of interleaved pairs, with the
-lowest and highest; indices must equal the torch reference's on a part of the queries.
+and no rows: less than what is asked of meshsim. Ratios are of a peer's time over meshsim's in the
+same round; errors are of the number of pairs and of the distances. Indices must equal the torch
+reference's on a part of the queries.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from meshsim import native, ops
+from meshsim import ops
 from meshsim.ops import neighbors
+from meshsim.timing import Call, Figures, measure, require
 from tests.benchmarks import physicsnemo_peer
+from tests.benchmarks.report import parse, parser, report
 
 K = 16
 
@@ -40,95 +40,60 @@ def clouds(n: int) -> dict[str, Tensor]:
     return out
 
 
-def paired(ours: Callable[[], object], theirs: Callable[[], object], pairs: int) -> list[float]:
-    """How many times longer `theirs` takes, for each of some interleaved pairs."""
-    ours(), theirs()
-    ratios = []
-    for _ in range(pairs):
-        a = time.perf_counter()
-        ours()
-        b = time.perf_counter()
-        theirs()
-        ratios.append((time.perf_counter() - b) / (b - a))
-    return ratios
+def pairs(name: str, found: Any) -> list[Tensor]:
+    """How many pairs a radius search gave, both ways and each point with itself."""
+    if name == "scipy cKDTree":
+        pair, points = found
+        return [torch.tensor([2.0 * len(pair) + points])]
+    return [torch.tensor([float(len(found[1]))])]
 
 
-def distance_error(points: Tensor, indices: Tensor, distances: Tensor) -> float:
-    """Largest relative error of the distances against float64."""
-    x = points.double()
-    exact = (x[indices] - x[: len(indices), None]).norm(dim=2)
-    return float(((distances.double() - exact).abs() / exact.clamp(min=1e-300)).max())
+def radius(points: Tensor, r: float, with_physicsnemo: bool) -> dict[str, Call]:
+    x, n = points.double().numpy(), len(points)
+    calls: dict[str, Call] = {
+        "meshsim": lambda: ops.radius(points, points, r),
+        "scipy cKDTree": lambda: (cKDTree(x).query_pairs(r, output_type="ndarray"), n),
+    }
+    if with_physicsnemo:
+        calls["PhysicsNeMo"] = physicsnemo_peer.within(points, r)
+    return calls
 
 
-def cases(name: str, points: Tensor, pairs: int) -> dict[str, dict[str, dict[str, float]]]:
-    x = points.double().numpy()
-    n = len(points)
-    some = points[: min(n, 2000)]
+def check(name: str, points: Tensor) -> float:
+    """Compare with the reference on some of the points, and give a radius with about K of them."""
+    some = points[: min(len(points), 2000)]
     indices, distances = ops.knn(points, some, K)
     r = float(np.median(distances[:, -1].double().numpy()))
     known = neighbors._knn(points, some, K)
     found, expected = ops.radius(points, some, r), neighbors._radius(points, some, r)
     if not torch.equal(indices, known[0]) or not torch.equal(found[1], expected[1]):
         raise SystemExit(f"{name}: neighbours differ from the reference's")
-    theirs = {
-        "radius": lambda: cKDTree(x).query_pairs(r, output_type="ndarray"),
-        "knn": lambda: cKDTree(x).query(x, K),
-    }
-    ours = {
-        "radius": lambda: ops.radius(points, points, r),
-        "knn": lambda: ops.knn(points, points, K),
-    }
-    error = {"radius": 0.0, "knn": distance_error(points, indices, distances)}
-    out = {}
-    for op in ours:
-        ratios = paired(ours[op], theirs[op], pairs)
-        out[f"{op} {name} {n}"] = {
-            "scipy cKDTree": {
-                "ratio": statistics.median(ratios),
-                "low": min(ratios),
-                "high": max(ratios),
-                "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                "error": error[op],
-            }
+    return r
+
+
+def cases(options: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
+    how: dict[str, Any] = {"base": "meshsim", "over": True}
+    how |= {"rounds": options.rounds, "seconds": options.seconds}
+    for name, points in clouds(options.points).items():
+        r = check(name, points)
+        calls = radius(points, r, name == "3-D uniform" and physicsnemo_peer.installed())
+        exact = pairs("scipy cKDTree", calls["scipy cKDTree"]())
+        exact = [t.double() for t in exact]
+        yield f"radius {name} {len(points)}", measure(calls, exact, take=pairs, **how)
+        x = points.double().numpy()
+        nearest: dict[str, Call] = {
+            "meshsim": lambda p=points: ops.knn(p, p, K)[1:],
+            "scipy cKDTree": lambda x=x: [torch.from_numpy(cKDTree(x).query(x, K)[0])],
         }
-    if name == "3-D uniform" and physicsnemo_peer.installed():
-        theirs_too = physicsnemo_peer.within(points, r)
-        ratios = paired(ours["radius"], theirs_too, pairs)
-        count = len(ours["radius"]()[1])
-        out[f"radius {name} {n}"]["PhysicsNeMo"] = {
-            "ratio": statistics.median(ratios),
-            "low": min(ratios),
-            "high": max(ratios),
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "error": abs(theirs_too().shape[1] / count - 1),
-        }
-    return out
+        yield f"knn {name} {len(points)}", measure(nearest, nearest["scipy cKDTree"](), **how)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--points", type=int, default=100_000)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    for op in ("radius", "knn"):
-        if native.active()[op]["cpu"] != "native":
-            raise SystemExit(f"{op} does not run natively: {native.active()[op]['why']}")
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for name, points in clouds(options.points).items():
-        results.update(cases(name, points, options.pairs))
-    if options.json:
-        print(json.dumps(results))
-        return
-    print(f"{options.threads} threads of torch (scipy has one), torch {torch.__version__}")
-    for case, variants in results.items():
-        for variant, v in variants.items():
-            print(
-                f"{case:28s}{v['ratio']:7.2f}x of {variant}"
-                f"  [{v['low']:.2f}-{v['high']:.2f}]  error {v['error']:.1e}"
-            )
+    known = parser(__doc__)
+    known.add_argument("--points", type=int, default=100_000)
+    options = parse(known)
+    require(["radius", "knn"])
+    report(options, cases(options), "scipy has one thread")
 
 
 if __name__ == "__main__":

@@ -8,20 +8,29 @@ dimension, torch_scatter's default, instead of the first.
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Iterator
 
 import torch
-from bm_segment import SIZES, Call, receivers, refuse, show, summary, torch_scatter
-from torch import Tensor
 from torch_geometric.utils import scatter as pyg_scatter
 from torch_geometric.utils import softmax as pyg_softmax
 
 from meshsim import ops
+from meshsim.timing import Figures, require
+from tests.benchmarks.bm_segment import (
+    SIZES,
+    Call,
+    arguments,
+    compare,
+    peers,
+    receivers,
+    torch_scatter,
+)
+from tests.benchmarks.report import parse, report
 
 REDUCTIONS = ["sum", "mean", "max", "softmax"]
 
 
-def contenders(reduce: str, index: Tensor, n: int, dim: int) -> dict[str, Call]:
+def contenders(reduce: str, index: torch.Tensor, n: int, dim: int) -> dict[str, Call]:
     peer = torch_scatter()
     ours = getattr(ops, f"scatter_{reduce}")
     out: dict[str, Call] = {"meshsim": lambda x: ours(x, index, dim, dim_size=n)}
@@ -37,23 +46,7 @@ def contenders(reduce: str, index: Tensor, n: int, dim: int) -> dict[str, Call]:
     return out
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each case")
-    parser.add_argument("--sizes", nargs="*", default=list(SIZES)[1:-1], choices=list(SIZES))
-    parser.add_argument("--reductions", nargs="*", default=REDUCTIONS, choices=REDUCTIONS)
-    parser.add_argument("--last", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.set_grad_enabled(False)
-    refuse([f"scatter_{name}" for name in options.reductions])
-    report = {}
-    if not options.json:
-        print(f"{options.threads} threads, torch {torch.__version__}")
-        if torch_scatter() is None:
-            print("torch_scatter is not installed: left out")
+def cases(options: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
     for size in options.sizes:
         nodes, degree, width = SIZES[size]
         index, _ = receivers(nodes, degree)
@@ -64,12 +57,17 @@ def main() -> None:
         for order, at in orders.items():
             for reduce in options.reductions:
                 calls = contenders(reduce, at, nodes, -1 if options.last else 0)
-                case = f"{size} {reduce}, {order}, {len(index)} x {width}"
-                report[case] = summary(calls, x, options.seconds, None)
-                if not options.json:
-                    show(case, report[case])
-    if options.json:
-        print(json.dumps(report))
+                rows = compare(calls, x, options, None)
+                yield f"{size} {reduce}, {order}, {len(index)} x {width}", rows
+
+
+def main() -> None:
+    known = arguments(__doc__, list(SIZES)[1:-1], REDUCTIONS)
+    known.add_argument("--last", action="store_true")
+    options = parse(known)
+    torch.set_grad_enabled(False)
+    require([f"scatter_{name}" for name in options.reductions])
+    report(options, cases(options), peers())
 
 
 if __name__ == "__main__":

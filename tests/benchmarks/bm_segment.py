@@ -3,26 +3,26 @@
 Run: python tests/benchmarks/bm_segment.py [--threads N] [--sizes …] [--reductions …] [--json]
 Calls are interleaved; a ratio is a peer's time over meshsim's in the same round, its median given
 with the range; above 1 meshsim is faster. `copy` is what moving the rows once costs. Beside it
-stand the largest error against float64 and the memory that each call asked for. It refuses to run
-if the kernels under test are not the native ones.
+stand peak memory over the inputs and the error against float64. It refuses to run if the kernels
+under test are not the native ones.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 from torch_geometric.utils import scatter as pyg_scatter
 from torch_geometric.utils import softmax as pyg_softmax
 
-from meshsim import native, ops
+from meshsim import ops
+from meshsim.timing import Figures, measure, require
+from tests.benchmarks.report import parse, parser, report
 
 # nodes, mean degree, width: next to nothing, a small 2-D mesh, one column, heads, large 3-D meshes
 SIZES = {
@@ -97,97 +97,40 @@ def value(y: Any) -> Tensor:
     return y[0] if isinstance(y, tuple) else y
 
 
-def peak_bytes(call: Callable[[], object]) -> int:
-    """The most memory that torch held for it at any time, its result included."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        kept = call()
-    del kept
-    now = most = 0
-    events = profiler.profiler.kineto_results.events()
-    memory = [e for e in events if e.name() == "[memory]"]
-    for event in sorted(memory, key=lambda e: e.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
-    return most
-
-
-def ratios(calls: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
-    """Times over meshsim's by round, rising; meshsim's own are milliseconds."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    began, rounds = time.perf_counter(), 0
-    while rounds < 4 or (time.perf_counter() - began < seconds and rounds < 400):
-        took = {}
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            took[name] = time.perf_counter() - start
-        if rounds:  # the first round warms up
-            for name, t in took.items():
-                found[name].append(1e3 * t if name == "meshsim" else t / took["meshsim"])
-        rounds += 1
-    return {name: sorted(values) for name, values in found.items()}
-
-
-def summary(
-    calls: dict[str, Call], x: Tensor, seconds: float, rows: int | None
-) -> dict[str, dict[str, float]]:
+def compare(
+    calls: dict[str, Call], x: Tensor, options: argparse.Namespace, rows: int | None
+) -> Figures:
     """The figures of one case by contender; `rows` of the result have a defined value."""
     oracle = next(call for name, call in calls.items() if name != "meshsim")
-    exact = value(oracle(x.double()))[:rows]
     into = torch.empty_like(x)
-    bound: dict[str, Callable[[], object]] = {n: lambda c=c: c(x) for n, c in calls.items()}
-    bound["copy"] = lambda: into.copy_(x)
-    out = {}
-    for name, times in ratios(bound, seconds).items():
-        off = 0.0
-        if name != "copy" and exact.numel():
-            off = (value(calls[name](x))[:rows].double() - exact).abs().max().item()
-        out[name] = {
-            "ratio": 1.0 if name == "meshsim" else times[len(times) // 2],
-            "low": 1.0 if name == "meshsim" else times[0],
-            "high": 1.0 if name == "meshsim" else times[-1],
-            "peak_bytes": peak_bytes(bound[name]),
-            "error": off,
-        }
-        if name == "meshsim":
-            out[name]["ms"] = times[len(times) // 2]
-    return out
+
+    def copy() -> None:
+        into.copy_(x)
+
+    return measure(
+        {**{name: partial(call, x) for name, call in calls.items()}, "copy": copy},
+        [value(oracle(x.double()))[:rows]],
+        base="meshsim",
+        over=True,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        take=lambda _, y: [value(y)[:rows]],
+    )
 
 
-def show(case: str, figures: dict[str, dict[str, float]]) -> None:
-    print(f"{case}: {figures['meshsim']['ms']:.4f} ms")
-    for name, f in figures.items():
-        print(
-            f"    {name:24s}{f['ratio']:8.2f}x  [{f['low']:.2f}-{f['high']:.2f}]"
-            f"{f['peak_bytes'] / 2**20:10.2f} MB  error {f['error']:.1e}"
-        )
+def backward(call: Call) -> Call:
+    """The gradient of Σ y²/2 for the call's values y."""
+
+    def both(x: Tensor) -> Tensor:
+        leaf = x.detach().requires_grad_()
+        y = value(call(leaf))
+        (grad,) = torch.autograd.grad(y, leaf, y.detach())
+        return grad
+
+    return both
 
 
-def refuse(names: list[str]) -> None:
-    """Leave unless every one of these operators runs as compiled code."""
-    active = native.active()
-    for name in names:
-        if active[name]["cpu"] != "native":
-            raise SystemExit(f"{name} runs as {active[name]['cpu']}: {active[name]['why']}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each case")
-    parser.add_argument("--sizes", nargs="*", default=list(SIZES)[:-1], choices=list(SIZES))
-    parser.add_argument("--reductions", nargs="*", default=REDUCTIONS, choices=REDUCTIONS)
-    parser.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16"])
-    parser.add_argument("--backward", action="store_true", help="forward and backward")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    refuse([f"segment_{name}" for name in options.reductions])
-    report = {}
-    if not options.json:
-        print(f"{options.threads} threads, torch {torch.__version__}, {options.dtype}")
-        if torch_scatter() is None:
-            print("torch_scatter is not installed: left out")
+def cases(options: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
     for size in options.sizes:
         nodes, degree, width = SIZES[size]
         index, rowptr = receivers(nodes, degree)
@@ -198,25 +141,31 @@ def main() -> None:
             if options.backward:
                 calls = {n: backward(c) for n, c in calls.items() if n != "reference"}
             by_row = reduce == "softmax" or options.backward
-            case = f"{size} {reduce}, {len(index)} x {width}"
             with torch.set_grad_enabled(options.backward):
-                report[case] = summary(calls, x, options.seconds, None if by_row else nodes - 1)
-            if not options.json:
-                show(case, report[case])
-    if options.json:
-        print(json.dumps(report))
+                rows = compare(calls, x, options, None if by_row else nodes - 1)
+            yield f"{size} {reduce}, {len(index)} x {width}", rows
 
 
-def backward(call: Call) -> Call:
-    """The gradient of Σ y cos y′ for the call's values y."""
+def arguments(doc: str | None, sizes: list[str], reductions: list[str]) -> argparse.ArgumentParser:
+    """The options of this file and of bm_scatter.py."""
+    known = parser(doc, seconds=3.0)
+    known.set_defaults(rounds=400)  # of calls that take microseconds
+    known.add_argument("--sizes", nargs="*", default=sizes, choices=list(SIZES))
+    known.add_argument("--reductions", nargs="*", default=reductions, choices=reductions)
+    return known
 
-    def both(x: Tensor) -> Tensor:
-        leaf = x.detach().requires_grad_()
-        y = value(call(leaf))
-        (grad,) = torch.autograd.grad(y, leaf, y.detach())
-        return grad
 
-    return both
+def peers() -> str:
+    return "" if torch_scatter() else "torch_scatter is not installed: left out"
+
+
+def main() -> None:
+    known = arguments(__doc__, list(SIZES)[:-1], REDUCTIONS)
+    known.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16"])
+    known.add_argument("--backward", action="store_true", help="forward and backward")
+    options = parse(known)
+    require([f"segment_{name}" for name in options.reductions])
+    report(options, cases(options), peers())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,20 +20,55 @@ class Goal:
     Arguments:
         benchmark: name of the file that measures it, without `bm_`.
         text: what.
-        limit: at least that much, or at most where `most` is set.
+        limit: at least that much, or at most where `most` is set; with None, less with more
+            threads.
         measure: the figure out of the benchmark's cases; raises LookupError without one.
+        most: see `limit`.
         also: another run that has a word in it; the least favourable figure counts.
+        amx: holds only where the processor multiplies bfloat16 matrices.
+        informative: no goal, but stands here to be read beside one.
     """
 
     benchmark: str
     text: str
-    limit: float
+    limit: float | None
     measure: Callable[[Cases], float]
     most: bool = False
     also: str = ""
+    amx: bool = False
+    informative: bool = False
+
+    @property
+    def wanted(self) -> str:
+        if self.limit is None:
+            return "falls"
+        return ("≤ " if self.most else "≥ ") + _number(self.limit)
 
     def reached(self, value: float) -> bool:
+        if self.limit is None:
+            raise TypeError("this goal is about figures of several numbers of threads")
         return value <= self.limit if self.most else value >= self.limit
+
+    def verdict(self, values: dict[int, float], has_amx: bool) -> str:
+        """What the figures say, by number of threads."""
+        if not values:
+            return "not measured"
+        if self.amx and not has_amx:
+            return "needs AMX"
+        if self.limit is None:
+            return _falls([values[t] for t in sorted(values)])
+        yes = [str(t) for t, value in values.items() if self.reached(value)]
+        if self.informative:
+            return "for information"
+        if len(yes) == len(values):
+            return "yes"
+        return f"with {' and '.join(yes)} threads only" if yes else "**no**"
+
+
+def _falls(values: list[float]) -> str:
+    if len(values) < 2:
+        return "needs two runs"
+    return "yes" if all(a > b for a, b in itertools.pairwise(values)) else "**no**"
 
 
 def rows_of(cases: Cases, start: str, *words: str) -> Rows:
@@ -76,6 +112,14 @@ def _figure(start: str, variant: str, key: str, *words: str) -> Callable[[Cases]
     return lambda cases: rows_of(cases, start, *words)[variant][key]
 
 
+def _against_pyg(case: str, key: str) -> Callable[[Cases], float]:
+    def measure(cases: Cases) -> float:
+        rows = rows_of(cases, case)
+        return rows["meshsim"][key] / rows["PyG"][key]
+
+    return measure
+
+
 def _norm_gradients(cases: Cases) -> float:
     rows = rows_of(cases, "30k forward+backward")
     return rows[low(rows)]["norm_error"]
@@ -115,6 +159,7 @@ def _large(variant: str) -> Callable[[Cases], float]:
 
 
 BOTH = "forward+backward"
+MS = ("meshsim", "milliseconds")
 GOALS = (
     Goal("blocks", "block forward, float32, × PyG", 4.5, _block("forward", False, "PyG")),
     Goal(
@@ -124,12 +169,19 @@ GOALS = (
         _block("forward", False, "PhysicsNeMo"),
         also="compile",
     ),
-    Goal("blocks", "block forward, bfloat16, × PyG float32", 10, _block("forward", True, "PyG")),
+    Goal(
+        "blocks",
+        "block forward, bfloat16, × PyG float32",
+        10,
+        _block("forward", True, "PyG"),
+        amx=True,
+    ),
     Goal(
         "blocks",
         "… × PhysicsNeMo under autocast",
         5,
         _block("forward", True, "PhysicsNeMo", autocast=True),
+        amx=True,
     ),
     Goal("blocks", "block with backward, float32, × PyG", 2.5, _block(BOTH, False, "PyG")),
     Goal(
@@ -139,7 +191,13 @@ GOALS = (
         _block(BOTH, False, "PhysicsNeMo"),
         also="compile",
     ),
-    Goal("blocks", "block with backward, bfloat16, × PyG float32", 5, _block(BOTH, True, "PyG")),
+    Goal(
+        "blocks",
+        "block with backward, bfloat16, × PyG float32",
+        5,
+        _block(BOTH, True, "PyG"),
+        amx=True,
+    ),
     Goal("blocks", "… its LayerNorm gradients' error", 1e-2, _norm_gradients, most=True),
     Goal(
         "blocks",
@@ -150,10 +208,47 @@ GOALS = (
     ),
     Goal(
         "blocks",
+        "… with edges in bfloat16",
+        1.0,
+        _figure("30k forward", "meshsim bf16 edges", "units"),
+        most=True,
+        informative=True,
+    ),
+    Goal(
+        "blocks",
         "kept on edges for the backward pass, E·H·4 bytes a block",
         1.0,
         _figure(f"30k {BOTH}", "meshsim", "saved_on_edges"),
         most=True,
+    ),
+    Goal(
+        "blocks",
+        "error of a block's values, float32, of PyG's own",
+        1.0,
+        _against_pyg("30k forward", "error"),
+        most=True,
+    ),
+    Goal(
+        "blocks",
+        "error of its inputs' gradients, float32, of PyG's own",
+        1.0,
+        _against_pyg("30k forward", "grad_error"),
+        most=True,
+    ),
+    Goal("blocks", "block forward, ms", None, _figure("30k forward", *MS)),
+    Goal("blocks", "block with backward, ms", None, _figure(f"30k {BOTH}", *MS)),
+    Goal(
+        "meshgraphnet",
+        "network on 2k nodes, 2-D, inference, float32, × PyG",
+        2.5,
+        _figure("2k forward,", "meshsim", "ratio"),
+    ),
+    Goal(
+        "meshgraphnet",
+        "… bfloat16, × PyG float32",
+        6,
+        _figure("2k forward,", "meshsim bf16 products", "ratio"),
+        amx=True,
     ),
     Goal("attention", "attention forward, × PyG", 18, _figure("30k", "meshsim", "ratio", "h128 ")),
     Goal("layer", "attention layer forward, × PyG", 8, _figure("30k", "meshsim", "ratio")),
@@ -187,12 +282,15 @@ GOALS = (
 )
 
 
-def table(found: dict[tuple[str, int], Cases], judge: bool = True) -> list[str]:
+def table(
+    found: dict[tuple[str, int], Cases], judge: bool = True, has_amx: bool = True
+) -> list[str]:
     """Lines of a Markdown table: goal, figure for each number of threads, reached or not.
 
     Arguments:
         found: {(benchmark, threads): cases}.
         judge: False where the sizes were too small for it.
+        has_amx: whether the operators ran on AMX.
     """
     threads = sorted({t for _, t in found})
     head = " | ".join(f"{t} thread{'s' * (t > 1)}" for t in threads)
@@ -203,9 +301,8 @@ def table(found: dict[tuple[str, int], Cases], judge: bool = True) -> list[str]:
             if figures := list(_figures(goal, found, t)):
                 values[t] = max(figures) if goal.most else min(figures)
         shown = " | ".join(_number(values[t]) if t in values else "–" for t in threads)
-        wanted = ("≤ " if goal.most else "≥ ") + _number(goal.limit)
-        said = _verdict(goal, values) if judge else "too small to say"
-        lines.append(f"| {goal.text} | {wanted} | {shown} | {said} |")
+        said = goal.verdict(values, has_amx) if judge else "too small to say"
+        lines.append(f"| {goal.text} | {goal.wanted} | {shown} | {said} |")
     return lines
 
 
@@ -219,12 +316,3 @@ def _figures(goal: Goal, found: dict[tuple[str, int], Cases], threads: int) -> I
 
 def _number(x: float) -> str:
     return f"{x:.1e}" if 0 < abs(x) < 0.01 else f"{x:.3g}"
-
-
-def _verdict(goal: Goal, values: dict[int, float]) -> str:
-    yes = [str(t) for t, value in values.items() if goal.reached(value)]
-    if not values:
-        return "not measured"
-    if len(yes) == len(values):
-        return "yes"
-    return f"with {' and '.join(yes)} threads only" if yes else "**no**"

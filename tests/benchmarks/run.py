@@ -33,9 +33,11 @@ TUNED = {
 MACHINE = """
 import importlib.util
 import meshsim.ops
+from meshsim import native
 from meshsim.timing import machine
 from tests.benchmarks.physicsnemo_peer import WHAT
 scatter = "" if importlib.util.find_spec("torch_scatter") else " not"
+print(native.isa())
 print(f"{machine()}; {WHAT}; torch-scatter is{scatter} installed")
 """
 
@@ -58,6 +60,7 @@ def _again(title: str, only: tuple[str, ...], variables: dict[str, str]) -> Run:
     return Run("blocks", title, arguments, quick, variables, "all")
 
 
+FEW = ("--rounds", "3")
 SIZES = ("empty", "ten", "2-D", "column", "heads", "3-D")
 RUNS: dict[str, tuple[Run, ...]] = {
     "blocks": (
@@ -78,9 +81,11 @@ RUNS: dict[str, tuple[Run, ...]] = {
     ),
     "allocator": (_again("one message block, tuned allocator", WITH_PEERS, TUNED),),
     "large": (Run("large", "a large mesh", (), ("--nodes", "3000"), threads="all"),),
-    "meshgraphnet": (Run("meshgraphnet", "MeshGraphNet", (), ("--nodes", "100")),),
-    "attention": (Run("attention", "masked attention", (), ("--sizes", "200", "--rounds", "3")),),
-    "layer": (Run("layer", "a layer of masked attention", (), ("--sizes", "200")),),
+    "meshgraphnet": (Run("meshgraphnet", "MeshGraphNet", (), ("--sizes", "200", *FEW)),),
+    "attention": (Run("attention", "masked attention", (), ("--sizes", "200", *FEW)),),
+    "layer": (Run("layer", "a layer of masked attention", (), ("--sizes", "200", *FEW)),),
+    "tokens": (Run("tokens", "a transformer block's nodes", (), ("--nodes", "500", *FEW)),),
+    "mlp_rows": (Run("mlp_rows", "encoders and decoder", (), ("--rows", "1000", *FEW)),),
     "segment": (
         Run(
             "segment",
@@ -98,8 +103,16 @@ RUNS: dict[str, tuple[Run, ...]] = {
             threads="all",
         ),
     ),
-    "neighbors": (Run("neighbors", "neighbours", (), ("--points", "3000")),),
-    "tables": (Run("tables", "tables of edges and faces", (), ("--side", "8")),),
+    "gather": (Run("gather", "sums over neighbours", (), ("--sizes", "200", *FEW)),),
+    "neighbors": (Run("neighbors", "neighbours", (), ("--points", "3000", *FEW)),),
+    "sampling": (
+        Run("sampling", "farthest points", (), ("--points", "3000", "--taken", "100", *FEW)),
+    ),
+    "locate": (
+        Run("locate", "points in cells", (), ("--points", "1000", "--queries", "1000", *FEW)),
+    ),
+    "order": (Run("order", "orders", (), ("--points", "3000", "--size", "200", *FEW)),),
+    "tables": (Run("tables", "tables of edges and faces", (), ("--side", "8", *FEW)),),
 }
 
 
@@ -131,18 +144,19 @@ def show(run: Run, threads: int, cases: Cases) -> None:
     print("| case | variant | ms | ratio | peak, MB | error |\n|---|---|---|---|---|---|")
     for case, rows in cases.items():
         for name, row in rows.items():
-            ms = row.get("milliseconds", row.get("ms"))
-            time_ = "" if ms is None else f"{ms:.3g}"
+            ms = f"{row['milliseconds']:.3g}"
             ratio = f"{row['ratio']:.2f} [{row['low']:.2f}–{row['high']:.2f}]"
             error = f"{row['error']:.1e}"
             if "norm_error" in row:
-                error += f" (norm's gradient {row['norm_error']:.1e})"
+                error += (
+                    f" (gradients: norm {row['norm_error']:.1e}, inputs {row['grad_error']:.1e})"
+                )
             peak = f"{row['peak_bytes'] / 2**20:.1f}"
             if "units" in row:
                 peak += f" ({row['units']:.2f} E·H·4)"
             if "saved_units" in row:
                 peak += f", kept {row['saved_units']:.2f}, {row['saved_on_edges']:.2f} on edges"
-            print(f"| {case} | {name} | {time_} | {ratio} | {peak} | {error} |", flush=True)
+            print(f"| {case} | {name} | {ms} | {ratio} | {peak} | {error} |", flush=True)
 
 
 def main() -> None:
@@ -159,8 +173,9 @@ def main() -> None:
     found: dict[tuple[str, int], Cases] = {}
     every: dict[str, Cases] = {}
     failed: list[str] = []
+    isa, machine = _machine()
     if not options.json:
-        print(f"## {datetime.date.today()}{', quick' * options.quick}\n\n{_machine()}")
+        print(f"## {datetime.date.today()}{', quick' * options.quick}\n\n{machine}")
     for name in options.names or RUNS:
         for run in RUNS[name]:
             for t in threads if run.threads == "each" else threads[-1:]:
@@ -174,7 +189,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(every))
     else:
-        print("\n### goals\n", *table(found, not options.quick), sep="\n")
+        print("\n### goals\n", *table(found, not options.quick, isa == "amx"), sep="\n")
         print("\nWhere a peer was faster than a segment operator, its time over ours:\n")
         for (name, t), cases in found.items():
             for case, peer, ratio in slower(cases) if name == "segment" else ():
@@ -183,7 +198,8 @@ def main() -> None:
         raise SystemExit(f"failed: {', '.join(failed)}")
 
 
-def _machine() -> str:
+def _machine() -> tuple[str, str]:
+    """What the operators run on, and a line about the machine."""
     done = subprocess.run(
         [sys.executable, "-c", MACHINE],
         env=_variables(),
@@ -191,7 +207,8 @@ def _machine() -> str:
         text=True,
         check=True,
     )
-    return f"{done.stdout.strip()}. Load average {os.getloadavg()[0]:.1f} at the start."
+    isa, line = done.stdout.strip().splitlines()[-2:]
+    return isa, f"{line}. Load average {os.getloadavg()[0]:.1f} at the start."
 
 
 def _variables() -> dict[str, str]:

@@ -65,6 +65,16 @@ def test_ratios_are_of_the_same_round() -> None:
     row = timing.against(took, "slow")["quick"]
     assert (row["ratio"], row["low"], row["high"]) == (3.0, 2.0, 4.0)
     assert row["milliseconds"] == 1000.0
+    row = timing.against(took, "quick", over=True)["slow"]
+    assert (row["ratio"], row["low"], row["high"]) == (3.0, 2.0, 4.0)
+
+
+def test_a_call_that_gives_nothing_has_no_error() -> None:
+    calls = {"a": lambda: torch.ones(3), "copy": lambda: None}
+    exact = [torch.full((3,), 2.0, dtype=torch.float64)]
+    rows = timing.measure(calls, exact, rounds=3, take=lambda name, y: [2 * y])
+    assert all(set(row) == KEYS for row in rows.values())
+    assert [row["error"] for row in rows.values()] == [0, 0]
 
 
 def test_calls_are_interleaved_and_the_first_round_is_dropped() -> None:

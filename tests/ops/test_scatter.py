@@ -391,12 +391,81 @@ def test_wrong_arguments_are_named():
         ops.scatter_softmax(index, index)
 
 
+def test_products_of_nothing_at_all_are_zero():
+    none = torch.zeros(0, dtype=torch.int64)
+    assert ops.scatter_mul(torch.ones(0), none, dim_size=2).tolist() == [0, 0]
+    assert ops.scatter_mul(torch.ones(0), none, out=torch.full((2,), 3.0)).tolist() == [3, 3]
+    assert ops.scatter_mul(torch.ones(1), none.new_zeros(1), dim_size=2).tolist() == [1, 1]
+
+
+def test_groups_of_nothing_but_minus_infinity():
+    src, index = torch.tensor([-torch.inf, 2.0, -torch.inf]), torch.tensor([2, 0, 2])
+    assert ops.scatter_log_softmax(src, index).tolist() == [-torch.inf, 0, -torch.inf]
+    assert ops.scatter_logsumexp(src, index).tolist() == [2, 0, 0]
+
+
+def test_published_logsumexp_with_out():
+    out = torch.tensor([-10.0, -10.0])
+    ops.scatter_logsumexp(torch.tensor([-1.0, -50.0]), torch.tensor([0, 0]), out=out)
+    torch.testing.assert_close(out, torch.tensor([-0.9999, -10.0]), rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def peer():
+    return pytest.importorskip("torch_scatter", reason="torch-scatter is not installed")
+
+
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", [*REDUCTIONS, "std", "softmax", "log_softmax", "logsumexp"])
-def test_equals_torch_scatter(name, place):
-    peer = pytest.importorskip("torch_scatter", reason="torch-scatter is not installed")
+def test_equals_torch_scatter(peer, name, place):
     shape, index_shape, dim = place
     src, index = case(shape, index_shape)
-    ours = getattr(ops, f"scatter_{name}")(src, index, dim)
-    theirs = getattr(peer, f"scatter_{name}")(src, index, dim)
-    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    for kind in (src, src.long())[: 2 if name in REDUCTIONS else 1]:
+        ours = getattr(ops, f"scatter_{name}")(kind, index, dim)
+        theirs = getattr(peer, f"scatter_{name}")(kind, index, dim)
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", [*REDUCTIONS, "std", "logsumexp"])
+def test_with_out_equals_torch_scatter(peer, name, place):
+    shape, index_shape, dim = place
+    src, index = case(shape, index_shape)
+    size = list(shape)
+    size[dim] = 5
+    out = torch.rand(size, dtype=src.dtype, generator=torch.Generator().manual_seed(2)) * 2
+    results = []
+    for module in (ops, peer):
+        held = out.clone()
+        y = getattr(module, f"scatter_{name}")(src, index, dim, held)
+        results.append(y if isinstance(y, tuple) else (y,))
+        if name != "std":
+            assert results[-1][0].data_ptr() == held.data_ptr()
+    ours, theirs = results
+    if name == "logsumexp":  # its groups without values: see the docstring
+        some = loop(torch.ones_like(src), index, dim, 5, "sum")[0] > 0
+        assert torch.equal(ours[0][~some], out[~some]) and (theirs[0][~some] == 0).all()
+        ours, theirs = ([y[0][some]] for y in (ours, theirs))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [*REDUCTIONS, "std"])
+def test_nothing_gives_what_torch_scatter_gives(peer, name):
+    none = torch.zeros(0, dtype=torch.int64)
+    for src, index, sizes in (
+        (torch.zeros(0), none, (None, 3)),
+        (torch.zeros(0, 2), none.view(0, 1), (None, 3)),
+        (torch.zeros(3, 0), torch.tensor([2, 0, 2]), (3,)),
+    ):
+        for n in sizes:
+            ours = getattr(ops, f"scatter_{name}")(src, index, 0, dim_size=n)
+            theirs = getattr(peer, f"scatter_{name}")(src, index, 0, dim_size=n)
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_infinite_extremes_are_lost_by_torch_scatter_alone(peer):
+    src, index = torch.tensor([-torch.inf, 2.0, -torch.inf]), torch.tensor([1, 0, 1])
+    assert ops.scatter_max(src, index)[0].tolist() == [2, -torch.inf]
+    assert peer.scatter_max(src, index)[0].tolist() == [2, 0]
+    assert torch.equal(ops.scatter_log_softmax(src, index), peer.scatter_log_softmax(src, index))
+    assert torch.equal(ops.scatter_logsumexp(src, index), peer.scatter_logsumexp(src, index))

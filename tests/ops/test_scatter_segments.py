@@ -165,12 +165,56 @@ def test_wrong_arguments_are_named():
         ops.segment_coo(src, torch.zeros(4, dtype=torch.int64), reduce="mul")
 
 
+@pytest.fixture
+def peer():
+    return pytest.importorskip("torch_scatter", reason="torch-scatter is not installed")
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("reduce", REDUCTIONS)
-def test_equals_torch_scatter(reduce, case):
-    peer = pytest.importorskip("torch_scatter", reason="torch-scatter is not installed")
-    src, index, indptr = tensors(case, torch.float64)
+def test_equals_torch_scatter(peer, reduce, case):
+    for dtype in (torch.float64, torch.int64):
+        src, index, indptr = tensors(case, dtype)
+        for form, at in (("coo", index), ("csr", indptr)):
+            name = f"segment_{reduce}_{form}"
+            ours, theirs = getattr(ops, name)(src, at), getattr(peer, name)(src, at)
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_with_out_equals_torch_scatter(peer, reduce, case):
+    src, index, indptr = tensors(case, torch.float64)  # all of them have rows for group 0
+    start = torch.rand(loop(src, indptr, "sum")[0].shape, dtype=src.dtype) * 8
     for form, at in (("coo", index), ("csr", indptr)):
         name = f"segment_{reduce}_{form}"
-        ours, theirs = getattr(ops, name)(src, at), getattr(peer, name)(src, at)
-        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+        y = [getattr(module, name)(src, at, start.clone()) for module in (ops, peer)]
+        if reduce in ("min", "max"):
+            held = y[0][1] == src.shape[index.dim() - 1]  # theirs names any row there
+            assert torch.equal(y[0][1][~held], y[1][1][~held])
+            y = [values for values, _ in y]
+        torch.testing.assert_close(*y, rtol=1e-12, atol=1e-12)
+
+
+def test_where_torch_scatter_errs_with_out(peer):
+    src, index = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1, 1, 2])
+    y = [m.segment_sum_coo(src, index, torch.tensor([5.0, 7.0, 9.0])) for m in (ops, peer)]
+    assert y[0].tolist() == [5, 10, 13] and y[1].tolist() == [5, 8, 13]  # it goes on from row 0
+    out = torch.tensor([0.0, 0.0, 9.0])
+    arg = [m.segment_max_coo(src, index, out.clone())[1].tolist() for m in (ops, peer)]
+    assert arg == [[3, 1, 3], [3, 1, 1]]  # the row of another group
+    y = [m.segment_csr(src[:0], torch.tensor([0, 0]), out[2:].clone()) for m in (ops, peer)]
+    assert y[0].tolist() == [0] and y[1].tolist() == [9]  # not overwritten
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_nothing_gives_what_torch_scatter_gives(peer, reduce):
+    src, index = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
+    for n in (None, 3):
+        y = [getattr(m, f"segment_{reduce}_coo")(src, index, None, n) for m in (ops, peer)]
+        torch.testing.assert_close(*y)
+    y = [getattr(m, f"segment_{reduce}_csr")(src, index.new_zeros(4)) for m in (ops, peer)]
+    torch.testing.assert_close(*y)
+    for m in (ops, peer):
+        out = m.segment_coo(src, index, torch.full((3,), 2.0), reduce=reduce)
+        assert out.tolist() == [2, 2, 2]
