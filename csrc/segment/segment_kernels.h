@@ -120,7 +120,7 @@ static inline void in_order(int64_t first, int64_t last, int64_t width, int64_t 
 template <class S, class O>
 void sum_groups(const Groups& by, int64_t first, int64_t last, int64_t width, bool mean,
                 const S* x, O* out) {
-  constexpr int most = sizeof(S) == 2 ? 4 : LANES == 8 ? 16 : 8;  // 128 float32 in vectors
+  constexpr int most = sizeof(S) == 2 ? 4 : sizeof(S) == 4 && LANES == 8 ? 16 : 8;
   in_order(first, last, width, most * Number<S>::lanes, [&](int64_t i, int64_t end) {
     by_columns<S, most>(width, [&](auto v, auto u, const int64_t* at) {
       sum_rows<S, v.value, u.value>(by, i, end, width, at, mean, x, out);
