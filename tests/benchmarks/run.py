@@ -189,7 +189,9 @@ def main() -> None:
     if options.json:
         print(json.dumps(every))
     else:
-        print("\n### goals\n", *table(found, not options.quick, isa == "amx"), sep="\n")
+        goals = table(found, not options.quick, isa == "amx")
+        if len(goals) > 2:
+            print("\n### goals\n", *goals, sep="\n")
         behind = [
             (t, *row) for (name, t), c in found.items() if name == "segment" for row in slower(c)
         ]
