@@ -316,4 +316,6 @@ def _figures(goal: Goal, found: dict[tuple[str, int], Cases], threads: int) -> I
 
 
 def _number(x: float) -> str:
-    return f"{x:.1e}" if 0 < abs(x) < 0.01 else f"{x:.3g}"
+    if 0 < abs(x) < 0.01:
+        return f"{x:.1e}"
+    return f"{x:.0f}" if x >= 100 else f"{x:.3g}"

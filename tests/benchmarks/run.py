@@ -144,7 +144,7 @@ def show(run: Run, threads: int, cases: Cases) -> None:
     print("| case | variant | ms | ratio | peak, MB | error |\n|---|---|---|---|---|---|")
     for case, rows in cases.items():
         for name, row in rows.items():
-            ms = f"{row['milliseconds']:.3g}"
+            ms = f"{row['milliseconds']:{'.0f' if row['milliseconds'] >= 100 else '.3g'}}"
             ratio = f"{row['ratio']:.2f} [{row['low']:.2f}–{row['high']:.2f}]"
             error = f"{row['error']:.1e}"
             if "norm_error" in row:
