@@ -285,6 +285,8 @@ def table(
 ) -> list[str]:
     """Lines of a Markdown table: goal, figure for each number of threads, reached or not.
 
+    Goals of files that were not run are left out.
+
     Arguments:
         found: {(benchmark, threads): cases}.
         judge: False where the sizes were too small for it.
@@ -293,7 +295,8 @@ def table(
     threads = sorted({t for _, t in found})
     head = " | ".join(f"{t} thread{'s' * (t > 1)}" for t in threads)
     lines = [f"| goal | wanted | {head} | reached |", "|---|---|" + "---|" * (len(threads) + 1)]
-    for goal in GOALS:
+    ran = {name for name, _ in found}
+    for goal in (goal for goal in GOALS if goal.benchmark in ran):
         values = {}
         for t in threads:
             if figures := list(_figures(goal, found, t)):
@@ -313,4 +316,6 @@ def _figures(goal: Goal, found: dict[tuple[str, int], Cases], threads: int) -> I
 
 
 def _number(x: float) -> str:
-    return f"{x:.1e}" if 0 < abs(x) < 0.01 else f"{x:.3g}"
+    if 0 < abs(x) < 0.01:
+        return f"{x:.1e}"
+    return f"{x:.0f}" if x >= 100 else f"{x:.3g}"

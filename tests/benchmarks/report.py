@@ -50,7 +50,7 @@ def report(
 def line(name: str, row: dict[str, float]) -> str:
     """A variant's figures in one line."""
     return (
-        f"  {name:26s}{row['milliseconds']:11.4g} ms  x {row['ratio']:6.2f}"
+        f"  {name:26s}{row['milliseconds']:11.4f} ms  x {row['ratio']:6.2f}"
         f" [{row['low']:.2f}-{row['high']:.2f}]  peak {row['peak_bytes'] / 2**20:8.2f} MB"
         f"  error {row['error']:.1e}"
     )

@@ -144,7 +144,7 @@ def show(run: Run, threads: int, cases: Cases) -> None:
     print("| case | variant | ms | ratio | peak, MB | error |\n|---|---|---|---|---|---|")
     for case, rows in cases.items():
         for name, row in rows.items():
-            ms = f"{row['milliseconds']:.3g}"
+            ms = f"{row['milliseconds']:{'.0f' if row['milliseconds'] >= 100 else '.3g'}}"
             ratio = f"{row['ratio']:.2f} [{row['low']:.2f}–{row['high']:.2f}]"
             error = f"{row['error']:.1e}"
             if "norm_error" in row:
@@ -189,7 +189,9 @@ def main() -> None:
     if options.json:
         print(json.dumps(every))
     else:
-        print("\n### goals\n", *table(found, not options.quick, isa == "amx"), sep="\n")
+        goals = table(found, not options.quick, isa == "amx")
+        if len(goals) > 2:
+            print("\n### goals\n", *goals, sep="\n")
         behind = [
             (t, *row) for (name, t), c in found.items() if name == "segment" for row in slower(c)
         ]
