@@ -16,7 +16,7 @@ static inline void product(const T* a, int64_t lda, const T* b, int64_t ldb, T* 
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v)
-      sum[r][v] = Turned || !Add ? Vec<T>{} : load(c + r * ldc + v * lanes);
+      sum[r][v] = Vec<T>{};
   for (int64_t k = 0; k < depth; ++k) {
     Vec<T> row[V];
 #pragma GCC unroll 8
@@ -32,7 +32,7 @@ static inline void product(const T* a, int64_t lda, const T* b, int64_t ldb, T* 
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
-      if (Turned) sum[r][v] += load(c + r * ldc + v * lanes);
+      if (Add) sum[r][v] += load(c + r * ldc + v * lanes);  // last: fewer roundings of it
       store(c + r * ldc + v * lanes, sum[r][v]);
     }
 }

@@ -192,7 +192,7 @@ def build(sources: Path, path: Path) -> None:
     compiler = _compiler()
     files = sorted(sources.rglob("*.cpp"))
     linker = (compiler, *_linked("cpu"))
-    compile_all(files, (compiler, *FLAGS, f"-I{sources}"), linker, path, "about a minute")
+    compile_all(files, (compiler, *FLAGS, f"-I{sources}"), linker, path, "one to three minutes")
 
 
 def build_cuda(sources: Path, path: Path, capabilities: Sequence[str]) -> None:
@@ -223,7 +223,7 @@ def compile_all(
 ) -> None:
     """Compile `files`, some at a time, and link them into `path`; it appears whole or not at all.
 
-    Says first that it `takes` a time such as "about a minute".
+    Says first that it `takes` a time such as "some minutes".
 
     Raises:
         RuntimeError: the first error of the compiler.
