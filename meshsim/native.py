@@ -120,7 +120,7 @@ def load() -> None:
 def unbuilt() -> Iterator[None]:
     """Within, a library that is there is loaded but none compiled.
 
-    A command that takes a second would wait a minute for operators that save it nothing.
+    A command that takes a second would wait minutes for operators that save it nothing.
     """
     _waits.append(False)
     try:

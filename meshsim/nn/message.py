@@ -106,7 +106,7 @@ def pass_messages(
         return x, e
     bf16 = torch.is_autocast_enabled(x.device.type)
     ends, *stacks = _weights(blocks)
-    low = bf16 and not (x.is_cpu and native.isa() != "amx")  # torch is slow in it elsewhere
+    low = bf16 and (not x.is_cpu or native.isa() == "amx")  # torch is slow in it elsewhere
     with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
         ps, pd = F.linear(x, ends).to(x.dtype).split(x.shape[1], 1)  # (N, H) each
     for i, block in enumerate(blocks):
