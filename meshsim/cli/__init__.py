@@ -31,6 +31,7 @@ def _app() -> typer.Typer:
     from meshsim.cli.evaluate import evaluate
     from meshsim.cli.generate import generate
     from meshsim.cli.info import info
+    from meshsim.cli.move import move
     from meshsim.cli.predict import predict
     from meshsim.cli.preprocess import preprocess
     from meshsim.cli.rollout import rollout
@@ -45,7 +46,7 @@ def _app() -> typer.Typer:
         rich_markup_mode=None,
     )
     commands: list[Callable[..., None]] = [info, convert, preprocess, generate, train, evaluate]
-    commands += [predict, rollout, view, doctor, bench, demo]
+    commands += [predict, rollout, move, view, doctor, bench, demo]
     for command in commands:
         app.command()(command)
 

@@ -90,8 +90,15 @@ RUNS: dict[str, tuple[Run, ...]] = {
         Run(
             "segment",
             "segment reductions",
-            ("--seconds", "1.5", "--sizes", *SIZES, "3-D large"),
+            ("--seconds", "1.5", "--sizes", *SIZES),
             ("--seconds", "0.1", "--sizes", *SIZES[:3]),
+        ),
+        Run(
+            "segment",
+            "segment reductions, large",
+            ("--seconds", "1.5", "--sizes", "3-D large"),
+            ("--seconds", "0.1", "--sizes", "ten"),
+            threads="all",
         ),
     ),
     "scatter": (
@@ -183,7 +190,8 @@ def main() -> None:
             if not cases:
                 failed.append(run.title)
                 continue
-            every[f"{run.title}, {_threads(t)}"] = found[name, t] = cases
+            every[f"{run.title}, {_threads(t)}"] = cases
+            found.setdefault((name, t), {}).update(cases)
             if not options.json:
                 show(run, t, cases)
     if options.json:

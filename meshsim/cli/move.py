@@ -1,0 +1,80 @@
+"""`meshsim move`: the points of a mesh to where a monitor function wants them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+METHODS = {"ma": "quasi-newton", "ma-relaxation": "relaxation"}
+
+
+def move(
+    mesh: Annotated[Path, typer.Argument(metavar="MESH", help="A mesh file.")],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Mesh file to write.")],
+    monitor: Annotated[
+        str,
+        typer.Option(
+            metavar="FIELD|EXPRESSION",
+            help="Where cells should be small: a positive field, or such as '1 + 5*H(u)'.",
+        ),
+    ],
+    method: Annotated[str, typer.Option(help="ma (quasi-Newton) or ma-relaxation.")] = "ma",
+    convention: Annotated[
+        str, typer.Option(help="interpolated, recomputed or 'pulled back': see the README.")
+    ] = "interpolated",
+    damping: Annotated[float, typer.Option(help="Share of the way to go, 0 to 1.")] = 1.0,
+    smooth: Annotated[float, typer.Option(help="Rounds of smoothing of the monitor.")] = 0.0,
+    tolerance: Annotated[float, typer.Option(help="Of the residual.")] = 1e-3,
+    iterations: Annotated[int, typer.Option(help="At most.")] = 1000,
+    feature: Annotated[float, typer.Option(help="Degrees: sharper turns are corners.")] = 30.0,
+    fixed: Annotated[bool, typer.Option("--fixed", help="Hold the boundary's points.")] = False,
+    fields: Annotated[
+        str, typer.Option(help="interpolate to the moved points, or keep with them.")
+    ] = "interpolate",
+    trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
+) -> None:
+    """Move the points a mesh already has: as many cells, more of them where the monitor is large.
+
+    In an expression H(u) and G(u) are the norms of the Hessian and the gradient of a field over
+    their maximum, H2 and G2 their squares, hessian, grad and arc the plain ones.
+    """
+    from meshsim.check import InputError, WorkError, check_known
+    from meshsim.cli.arguments import load, ready
+    from meshsim.io import write
+    from meshsim.mesh import Mesh
+    from meshsim.movers import FieldMonitor, MongeAmpere
+    from meshsim.movers.meshes import corners, point_values, with_points
+    from meshsim.movers.monitor import CONVENTIONS
+
+    check_known(method, METHODS, "method")
+    check_known(convention, CONVENTIONS, "convention")
+    check_known(fields, ("interpolate", "keep"), "fields")
+    if not 0 <= damping <= 1:
+        raise InputError(f"--damping: expected 0 to 1, got {damping}")
+    data = load(mesh, trust)
+    if not isinstance(data, Mesh):
+        raise InputError(f"{mesh}: expected a single mesh, got a {type(data).__name__.lower()}")
+    ready(data, out)
+    of = corners(data)
+    wanted = FieldMonitor(of.grid, monitor, point_values(data, of.used), convention, smooth)
+    solver = MongeAmpere(
+        of.grid, METHODS[method], tolerance, iterations, feature=feature, fixed=fixed
+    )
+    moved = solver.move(wanted)
+    share = damping
+    while of.tangled(points := of.grid.points + share * (moved.points - of.grid.points)):
+        share *= 0.8
+    answer = with_points(data, of, points, fields)
+    for sentence in write(answer, out):
+        print(f"note: {sentence}", file=sys.stderr)
+    first, last = moved.trace[0], moved.trace[-1]
+    print(
+        f"{out}: σ/μ of the monitor over cells {first.variation:.3g} → {last.variation:.3g},"
+        f" {len(moved.trace) - 1} iterations, {100 * share:.0f} % of the way",
+        file=sys.stderr,
+    )
+    if not moved.converged:
+        raise WorkError(f"{mesh}: {moved.why}; the last good mesh is in {out}")

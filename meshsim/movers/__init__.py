@@ -1,0 +1,7 @@
+"""Mesh movement: where the points that a mesh already has should go."""
+
+from meshsim.movers.monge_ampere import MongeAmpere, Moved, Step
+from meshsim.movers.monitor import FieldMonitor, ball, shock
+from meshsim.movers.simplices import Simplices
+
+__all__ = ["FieldMonitor", "MongeAmpere", "Moved", "Simplices", "Step", "ball", "shock"]

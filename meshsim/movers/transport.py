@@ -1,0 +1,269 @@
+"""The deformation method: one Poisson solve, then points that flow to the density wanted.
+
+ρ_t = 1 − t + tρ goes from the mesh at rest to the density ρ (mean 1) while points follow
+dx/dt = ∇φ/ρ_t with Δφ = 1 − ρ, ∂φ/∂n = 0. The continuous map is one to one on any domain, convex
+or not, and distributes ρ equally: ρ(x) det(∂x/∂ξ) = 1 (Moser 1965; Dacorogna and Moser 1990; Liao
+and Anderson 1992).
+
+The discrete one is made so. A step from a mesh whose corners are all positive is taken only if
+they all stay positive. Where they do not, the points concerned go half as far, again and again;
+after `TRIES` every point goes at most `SAFE` of the least width of the simplices around it. That
+cannot fail: points that each go less than half the width w of a simplex leave it on the side of
+itself that it was, since on the way to being flat they would all have to lie on one line (plane),
+within w/2 of where they were, and w is the least distance between two such that hold them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.sparse.linalg import SuperLU
+from torch import Tensor
+
+from meshsim.check import InputError
+from meshsim.movers.boundary import Sides
+from meshsim.movers.monge_ampere import check_monitor
+from meshsim.movers.simplices import Array, Indices, Simplices, factor
+from meshsim.ops import interpolate, locate
+
+TRIES = 6
+SAFE = 0.45  # below one half
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Where points went.
+
+    Attributes:
+        points: (N, D) float64.
+        share: mean over points of how much of their way the safeguard left, 0 to 1.
+    """
+
+    points: Tensor
+    share: float
+
+
+class _Solve(torch.autograd.Function):
+    """A x for a symmetric A⁻¹ given by its factors, on columns (n, k)."""
+
+    @staticmethod
+    def forward(ctx: Any, load: Tensor, factors: SuperLU) -> Tensor:
+        ctx.factors = factors
+        return torch.from_numpy(factors.solve(load.detach().numpy()))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return torch.from_numpy(ctx.factors.solve(grads[0].contiguous().numpy())), None
+
+
+class _Times(torch.autograd.Function):
+    """A sparse matrix of scipy times columns (n, k)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Any) -> Tensor:
+        ctx.matrix = matrix
+        return torch.from_numpy(matrix @ x.detach().numpy())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return torch.from_numpy(ctx.matrix.T @ grads[0].numpy()), None
+
+
+class Transport:
+    """Carries the points of a mesh to a density of cells, and never turns a cell inside out.
+
+    Arguments:
+        grid: the mesh at rest.
+        corners: (K, D + 1) int, the simplices that must stay positive; those of `grid` if None.
+        steps: of the flow, each of second order.
+        feature, fixed: see `Sides`.
+
+    >>> grid = Simplices([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]], [[0, 1, 2], [0, 2, 3]])
+    >>> Transport(grid).carry(torch.ones(4).double()).points[2]
+    tensor([1., 1.], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        grid: Simplices,
+        corners: Indices | None = None,
+        steps: int = 4,
+        feature: float = 30.0,
+        fixed: bool = False,
+    ):
+        self.grid, self.steps = grid, steps
+        self.sides = Sides(grid, feature, fixed)
+        self.points = torch.from_numpy(grid.points)
+        self.cells = torch.from_numpy(grid.cells)
+        self.corners = torch.from_numpy(grid.cells if corners is None else corners)
+        if (measures(self.points, self.corners) <= 0).any():
+            raise InputError("`corners`: expected simplices of positive measure")
+        n, dim = grid.points.shape
+        basis = self.sides.basis
+        blocks = [basis[d * n : (d + 1) * n] for d in range(dim)]
+        self._slope = factor(sum(b.T @ grid.mass @ b for b in blocks))
+        load = sum(b.T @ d for b, d in zip(blocks, grid.derivatives, strict=True))
+        self._slope_load = load.tocsr()
+        self._basis = basis
+        self._mass = grid.mass
+        self._lumped = torch.from_numpy(grid.lumped)
+        self._gradients = torch.from_numpy(grid.gradients)
+        self._poisson = grid.poisson_solver
+        # The points of curved sides, for which a step is only right after the way back.
+        self._curved = bool(len(self.sides.bent))
+
+    def velocity(self, density: Float[Tensor, " N"]) -> tuple[Tensor, Tensor]:
+        """∇φ (N, D) and ρ (N,) of mean 1. Differentiable."""
+        total = (self._lumped * density).sum()
+        rho = density * (self._lumped.sum() / total)
+        load = _Times.apply((rho - 1.0)[:, None], self._mass)  # (N, 1)
+        load = torch.cat([load.new_zeros(1, 1), load[1:]])
+        phi = _Solve.apply(load, self._poisson)
+        shift = _Times.apply(
+            _Solve.apply(_Times.apply(phi, self._slope_load), self._slope), self._basis
+        )  # (D N, 1)
+        return shift.reshape(self.grid.dim, -1).T, rho
+
+    def carry(self, density: Float[Tensor, " N"], guard: bool = True) -> Carried:
+        """Follow the flow from rest to the density.
+
+        Arguments:
+            density: (N,) float64, positive, at the points at rest: how many cells are wanted
+                there. Differentiable in it where `guard` is off.
+            guard: take safe steps only; off for training.
+        """
+        slope, rho = self.velocity(density)
+        flow = torch.cat([slope, rho[:, None]], 1)  # (N, D + 1)
+        x, asked, left = self.points, 0.0, 0.0
+        for k in range(self.steps):
+            t, h = k / self.steps, 1 / self.steps
+            middle = self._onto(x + 0.5 * h * self._speed(flow, x, t))
+            goal = self._onto(x + h * self._speed(flow, middle, t + 0.5 * h))
+            if not guard:
+                x = goal
+                continue
+            taken = self.safe(x, goal)
+            asked += float((goal - x).norm(dim=1).sum())
+            left += float((taken - x).norm(dim=1).sum())
+            x = taken
+        return Carried(x, left / asked if asked > 0 else 1.0)
+
+    def _speed(self, flow: Tensor, x: Tensor, t: float) -> Tensor:
+        """∇φ/ρ_t at points (N, D)."""
+        ids, weights = locate(self.points, self.cells, x.detach(), 1e-9)
+        lost = (ids < 0).nonzero().squeeze(1)
+        if len(lost):  # rounding, or the middle of a step beyond a curved side
+            ids, weights = self._nearest(x.detach(), ids, weights, lost)
+        if x.requires_grad:  # barycentric coordinates are linear in x
+            away = (self._gradients[ids] @ (x - x.detach())[:, :, None]).squeeze(2)
+            weights = weights + away
+        found = interpolate(flow, self.cells, ids, weights)
+        dim = self.grid.dim
+        return found[:, :dim] / (1.0 - t + t * found[:, dim:])
+
+    def _nearest(
+        self, x: Tensor, ids: Tensor, weights: Tensor, lost: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Points outside count as in the cell that they are least outside of, at its border."""
+        from scipy.spatial import cKDTree
+
+        centres = self.grid.points[self.grid.cells].mean(1)
+        near = min(8, len(centres))
+        _, some = cKDTree(centres).query(x[lost].numpy(), near)
+        at = torch.from_numpy(np.asarray(some).reshape(len(lost), near))
+        first = self.points[self.cells[at, 0]]  # (m, 8, D)
+        shares = (self._gradients[at] @ (x[lost][:, None] - first)[..., None]).squeeze(3)
+        shares[:, :, 0] += 1.0
+        best = shares.amin(2).argmax(1)
+        rows = torch.arange(len(lost))
+        share = shares[rows, best].clamp(min=0.0)
+        ids, weights = ids.clone(), weights.clone()
+        ids[lost] = at[rows, best]
+        weights[lost] = share / share.sum(1, keepdim=True)
+        return ids, weights
+
+    def _onto(self, x: Tensor) -> Tensor:
+        """Points of curved sides back on them."""
+        if not self._curved:
+            return x
+        back = torch.from_numpy(self.sides.back(x.detach().numpy()))
+        return x + (back - x).detach()
+
+    def safe(self, x: Tensor, goal: Tensor) -> Tensor:
+        """As far from x towards goal, (N, D), as leaves every corner positive; see the module.
+
+        Raises:
+            InputError: a corner at x is not positive already.
+        """
+        way = goal - x
+        share = x.new_ones(len(x))
+        for _ in range(TRIES):
+            there = self._onto(x + share[:, None] * way)
+            bad = measures(there, self.corners) <= 0
+            if not bad.any():
+                return there
+            hurt = torch.zeros_like(share, dtype=torch.bool)
+            hurt[self.corners[bad].reshape(-1)] = True
+            share = torch.where(hurt, 0.5 * share, share)
+        if (measures(x, self.corners) <= 0).any():
+            raise InputError("`x`: expected a mesh whose corners are positive")
+        reach = SAFE * self._room(x)  # (N,)
+        for _ in range(2):
+            length = way.norm(dim=1)
+            way = way * (reach / length.clamp(min=1e-300)).clamp(max=1.0)[:, None]
+            there = self._onto(x + way)
+            way = there - x
+            # On a bent side the way back may lengthen a step: then that point stays.
+            way = torch.where((way.norm(dim=1) > reach)[:, None], 0.0, way)
+        there = x + way
+        if (measures(there, self.corners) <= 0).any():  # rounding, in cells of no width
+            return x
+        return there
+
+    def _room(self, x: Tensor) -> Tensor:
+        """(N,) the least width of the simplices around each point."""
+        least = widths(x, self.corners)
+        near = self.corners.reshape(-1)
+        spread = least.repeat_interleave(self.corners.shape[1])
+        out = x.new_full((len(x),), torch.inf)
+        return out.scatter_reduce(0, near, spread, "amin")
+
+
+def measures(x: Float[Tensor, "N D"], ids: Int[Tensor, "K k"]) -> Float[Tensor, " K"]:
+    """Signed measures of simplices; twice them in 2-D, six times in 3-D."""
+    e = x[ids[:, 1:]] - x[ids[:, :1]]  # (K, D, D)
+    if x.shape[1] == 2:
+        return e[:, 0, 0] * e[:, 1, 1] - e[:, 0, 1] * e[:, 1, 0]
+    return (e[:, 0] * torch.linalg.cross(e[:, 1], e[:, 2])).sum(1)
+
+
+def widths(x: Float[Tensor, "N D"], ids: Int[Tensor, "K k"]) -> Float[Tensor, " K"]:
+    """The least distance between two parallel lines (planes) that hold a simplex between them.
+
+    Its smallest height; of a tetrahedron also the distances of opposite edges.
+    """
+    size = measures(x, ids).abs()
+    p = x[ids]  # (K, D + 1, D)
+    if x.shape[1] == 2:
+        longest = torch.stack(
+            [(p[:, a] - p[:, b]).norm(dim=1) for a, b in ((0, 1), (1, 2), (2, 0))]
+        )
+        return size / longest.amax(0)
+    spans = []
+    for a, b, c in combinations(range(4), 3):
+        spans.append(torch.linalg.cross(p[:, b] - p[:, a], p[:, c] - p[:, a]).norm(dim=1))
+    for a, b, c, d in ((0, 1, 2, 3), (0, 2, 1, 3), (0, 3, 1, 2)):
+        spans.append(torch.linalg.cross(p[:, b] - p[:, a], p[:, d] - p[:, c]).norm(dim=1))
+    return size / torch.stack(spans).amax(0)
+
+
+def as_density(monitor: Any, grid: Simplices) -> Tensor:
+    """(N,) a monitor function, or its values, at the points at rest; checked."""
+    values: Array = np.asarray(monitor(grid.points) if callable(monitor) else monitor)
+    check_monitor(values, grid.points)
+    return torch.from_numpy(values.astype(np.float64))
