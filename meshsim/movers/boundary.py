@@ -112,6 +112,19 @@ class Sides:
         found: Indices = np.flatnonzero(edge)[spread > FLAT**2]
         return found
 
+    def free(self) -> Array:
+        """(N, D, D) projections onto the directions in which each point may move."""
+        n, dim = self.grid.points.shape
+        columns = self.basis.tocsc()
+        of = np.zeros((columns.shape[1], dim))
+        node = columns.indices[columns.indptr[:-1]] % n
+        for d in range(dim):
+            part = columns[d * n : (d + 1) * n]
+            of[:, d] = np.asarray(part.sum(0)).reshape(-1)
+        out = np.zeros((n, dim, dim))
+        np.add.at(out, node, of[:, :, None] * of[:, None, :])
+        return out
+
     @property
     def bent(self) -> Indices:
         """Points whose way along the boundary is not straight."""

@@ -35,6 +35,7 @@ class Moved:
         why: "" or what went wrong, in a sentence.
         trace: a `Step` an iteration, the first at the start.
         potential: (N,) φ, for a warm start.
+        share: of their way that a safeguard left to the points, 0 to 1.
     """
 
     points: Array
@@ -42,6 +43,7 @@ class Moved:
     why: str = ""
     trace: tuple[Step, ...] = ()
     potential: Array = field(default_factory=lambda: np.zeros(0))
+    share: float = 1.0
 
 
 class _State(NamedTuple):

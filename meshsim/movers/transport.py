@@ -83,6 +83,9 @@ class Transport:
         steps: of the flow, each of second order.
         feature, fixed: see `Sides`.
 
+    Attributes:
+        shares: (N,) the points' own shares of the mesh.
+
     >>> grid = Simplices([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]], [[0, 1, 2], [0, 2, 3]])
     >>> Transport(grid).carry(torch.ones(4).double()).points[2]
     tensor([1., 1.], dtype=torch.float64)
@@ -111,7 +114,7 @@ class Transport:
         self._slope_load = load.tocsr()
         self._basis = basis
         self._mass = grid.mass
-        self._lumped = torch.from_numpy(grid.lumped)
+        self.shares = torch.from_numpy(grid.lumped)
         self._gradients = torch.from_numpy(grid.gradients)
         self._poisson = grid.poisson_solver
         # The points of curved sides, for which a step is only right after the way back.
@@ -119,8 +122,8 @@ class Transport:
 
     def velocity(self, density: Float[Tensor, " N"]) -> tuple[Tensor, Tensor]:
         """∇φ (N, D) and ρ (N,) of mean 1. Differentiable."""
-        total = (self._lumped * density).sum()
-        rho = density * (self._lumped.sum() / total)
+        total = (self.shares * density).sum()
+        rho = density * (self.shares.sum() / total)
         load = _Times.apply((rho - 1.0)[:, None], self._mass)  # (N, 1)
         load = torch.cat([load.new_zeros(1, 1), load[1:]])
         phi = _Solve.apply(load, self._poisson)
@@ -224,6 +227,10 @@ class Transport:
         if (measures(there, self.corners) <= 0).any():  # rounding, in cells of no width
             return x
         return there
+
+    def tangled(self, x: Tensor) -> int:
+        """How many corners are flat or inside out with the points at x (N, D)."""
+        return int((measures(x, self.corners) <= 0).sum())
 
     def _room(self, x: Tensor) -> Tensor:
         """(N,) the least width of the simplices around each point."""

@@ -62,6 +62,7 @@ def _again(title: str, only: tuple[str, ...], variables: dict[str, str]) -> Run:
 
 ISAS = ("portable", "avx2", "avx512", "amx")
 FEW = ("--rounds", "3")
+SOON = ("--seconds", "15")
 SIZES = ("empty", "ten", "2-D", "column", "heads", "3-D")
 RUNS: dict[str, tuple[Run, ...]] = {
     "blocks": (
@@ -81,11 +82,11 @@ RUNS: dict[str, tuple[Run, ...]] = {
     ),
     "allocator": (_again("one message block, tuned allocator", WITH_PEERS, TUNED),),
     "large": (Run("large", "a large mesh", (), ("--nodes", "3000"), threads="all"),),
-    "meshgraphnet": (Run("meshgraphnet", "MeshGraphNet", (), ("--sizes", "200", *FEW)),),
-    "attention": (Run("attention", "masked attention", (), ("--sizes", "200", *FEW)),),
-    "layer": (Run("layer", "a layer of masked attention", (), ("--sizes", "200", *FEW)),),
-    "tokens": (Run("tokens", "a transformer block's nodes", (), ("--nodes", "500", *FEW)),),
-    "mlp_rows": (Run("mlp_rows", "encoders and decoder", (), ("--rows", "1000", *FEW)),),
+    "meshgraphnet": (Run("meshgraphnet", "MeshGraphNet", SOON, ("--sizes", "200", *FEW)),),
+    "attention": (Run("attention", "masked attention", SOON, ("--sizes", "200", *FEW)),),
+    "layer": (Run("layer", "a layer of masked attention", SOON, ("--sizes", "200", *FEW)),),
+    "tokens": (Run("tokens", "a transformer block's nodes", SOON, ("--nodes", "500", *FEW)),),
+    "mlp_rows": (Run("mlp_rows", "encoders and decoder", SOON, ("--rows", "1000", *FEW)),),
     "segment": (
         Run(
             "segment",
@@ -110,16 +111,16 @@ RUNS: dict[str, tuple[Run, ...]] = {
             threads="all",
         ),
     ),
-    "gather": (Run("gather", "sums over neighbours", (), ("--sizes", "200", *FEW)),),
-    "neighbors": (Run("neighbors", "neighbours", (), ("--points", "3000", *FEW)),),
+    "gather": (Run("gather", "sums over neighbours", SOON, ("--sizes", "200", *FEW)),),
+    "neighbors": (Run("neighbors", "neighbours", SOON, ("--points", "3000", *FEW)),),
     "sampling": (
-        Run("sampling", "farthest points", (), ("--points", "3000", "--taken", "100", *FEW)),
+        Run("sampling", "farthest points", SOON, ("--points", "3000", "--taken", "100", *FEW)),
     ),
     "locate": (
-        Run("locate", "points in cells", (), ("--points", "1000", "--queries", "1000", *FEW)),
+        Run("locate", "points in cells", SOON, ("--points", "1000", "--queries", "1000", *FEW)),
     ),
-    "order": (Run("order", "orders", (), ("--points", "3000", "--size", "200", *FEW)),),
-    "tables": (Run("tables", "tables of edges and faces", (), ("--side", "8", *FEW)),),
+    "order": (Run("order", "orders", SOON, ("--points", "3000", "--size", "200", *FEW)),),
+    "tables": (Run("tables", "tables of edges and faces", SOON, ("--side", "8", *FEW)),),
 }
 
 

@@ -1,0 +1,137 @@
+"""The learned mover: how dense a mesh should be for a monitor, carried there without tangling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from meshsim.check import InputError
+from meshsim.movers.monge_ampere import Moved, Step
+from meshsim.movers.simplices import Array, Indices, Simplices
+from meshsim.movers.transport import Transport, as_density
+
+SHIPPED = Path(__file__).with_name("density.safetensors")
+FEATURES = 7
+
+
+class Density(nn.Module):
+    """The density of cells to go for, from a monitor function: log ρ = γ log m + f(m's place).
+
+    Equal distribution, ρ = m, is not what makes errors least: it takes from where the monitor is
+    small more than it gives where it is large. What does is learned, point by point, from where m
+    stands among its own values: log m over its mean, largest and least, and over the whole mesh
+    its spread, range, and the share of the mesh above the mean. Nothing depends on the scale of
+    m, on the number of points or on the domain.
+
+    Arguments:
+        width: of two hidden layers.
+        power: γ to begin with; f begins at zero.
+
+    >>> Density()(torch.ones(3).double(), torch.ones(3).double())
+    tensor([1., 1., 1.], dtype=torch.float64, grad_fn=...)
+    """
+
+    def __init__(self, width: int = 32, power: float = 0.7):
+        super().__init__()
+        self.power = nn.Parameter(torch.tensor(power))
+        last = nn.Linear(width, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(
+            nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last
+        )
+
+    def forward(
+        self, monitor: Float[Tensor, " N"], shares: Float[Tensor, " N"]
+    ) -> Float[Tensor, " N"]:
+        """ρ > 0 at points, in float64, from m > 0 and the points' shares of the mesh (N,)."""
+        share = shares.double() / shares.double().sum()
+        m = monitor.double()
+        mean = (m * share).sum()
+        high, low = (m / m.max()).log(), (m / m.min()).log()
+        a = (m / mean).log()  # (N,)
+        spread = ((m / mean - 1) ** 2 * share).sum().sqrt()
+        whole = [spread, (m.max() / mean).log(), (m.min() / mean).log(), ((m > mean) * share).sum()]
+        columns = [a, high, low, *(w.expand(len(m)) for w in whole)]
+        dtype = self.power.dtype
+        bend = self.layers(torch.stack(columns, 1).to(dtype)).squeeze(1).double()
+        # Bounded: a density of more than e⁸ to one is not to be had by moving points.
+        out = self.power.double() * a + 4.0 * torch.tanh(bend / 4.0)
+        result: Tensor = (out - out.max()).clamp(min=-16.0).exp()
+        return result / result.mean().detach()
+
+
+class LearnedMover:
+    """Moves points to a learned density by the deformation method: no corner is ever turned.
+
+    Arguments:
+        density: trained, or not: the mesh is sound either way. None loads what the package ships.
+        steps: of the flow.
+        feature, fixed: see `Sides`.
+    """
+
+    def __init__(
+        self,
+        density: Density | None = None,
+        steps: int = 4,
+        feature: float = 30.0,
+        fixed: bool = False,
+    ):
+        self.density = load_density() if density is None else density
+        self.steps, self.feature, self.fixed = steps, feature, fixed
+        self._prepared: tuple[Simplices, Transport] | None = None
+
+    def prepare(self, grid: Simplices, corners: Indices | None = None) -> Transport:
+        """What depends on the mesh at rest alone; kept for the next call with the same one."""
+        if self._prepared is None or self._prepared[0] is not grid:
+            made = Transport(grid, corners, self.steps, self.feature, self.fixed)
+            self._prepared = (grid, made)
+        return self._prepared[1]
+
+    def move(self, grid: Simplices, monitor: Any, corners: Indices | None = None) -> Moved:
+        """Move for one monitor function.
+
+        Arguments:
+            grid: the mesh at rest.
+            monitor: (N,) positive values at its points, or a function that gives them there.
+            corners: (K, D + 1) simplices that must stay positive; those of `grid` if None.
+
+        Raises:
+            InputError: the monitor's values are not positive, not finite, or not one a point.
+        """
+        values = as_density(monitor, grid)
+        transport = self.prepare(grid, corners)
+        with torch.no_grad():
+            carried = transport.carry(self.density(values, transport.shares))
+        points: Array = carried.points.numpy()
+        return Moved(points, True, share=carried.share, trace=(_masses(grid, values),))
+
+
+def _masses(grid: Simplices, values: Tensor) -> Step:
+    mass = values.numpy()[grid.cells].mean(1)
+    return Step(float(mass.max() / mass.min()), float(mass.std() / mass.mean()), float("nan"))
+
+
+def save_density(density: Density, path: Path) -> None:
+    """Write the weights, and the width they are of, as one safetensors file."""
+    width = str(len(density.state_dict()["layers.0.bias"]))
+    save_file({k: v.contiguous() for k, v in density.state_dict().items()}, path, {"width": width})
+
+
+def load_density(path: Path = SHIPPED) -> Density:
+    """Read weights; those that the package ships if no path is given.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file (expected the weights of a learned mover)")
+    state = load_file(path)
+    density = Density(state["layers.0.weight"].shape[0])
+    density.load_state_dict(state)
+    return density.eval().requires_grad_(False)

@@ -1,0 +1,130 @@
+"""Training a mover on what it is for: the error of a finite element solution on the moved mesh."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from meshsim.movers.elements import error, solution
+from meshsim.movers.fields import Gaussians
+from meshsim.movers.learned import Density
+from meshsim.movers.simplices import Array, Quadrature, Simplices
+from meshsim.movers.transport import Transport
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A `Gaussians` field at points in torch, differentiable: u, Δu."""
+
+    heights: Tensor
+    centres: Tensor
+    widths: Tensor
+
+    @classmethod
+    def of(cls, field: Gaussians) -> Sum:
+        return cls(*(torch.from_numpy(v) for v in (field.heights, field.centres, field.widths)))
+
+    def _terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        t = (x[..., None, :] - self.centres) / self.widths
+        return self.heights * torch.exp(-(t**2).sum(-1)), t
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(…,) u at points (…, D)."""
+        return self._terms(x)[0].sum(-1)
+
+    def laplacian(self, x: Tensor) -> Tensor:
+        """(…,) Δu at points (…, D)."""
+        u, t = self._terms(x)
+        return (u * (4 * (t / self.widths) ** 2 - 2 / self.widths**2).sum(-1)).sum(-1)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A mesh, a field and what follows: the monitor, and the error of −Δu + c u = f on a mesh."""
+
+    transport: Transport
+    field: Gaussians
+    monitor: Tensor
+    reaction: float
+    rule: Quadrature
+
+    def error(self, x: Tensor) -> Tensor:
+        """The L² error of the solution with the points at x (N, D), of positive cells."""
+        grid, exact, c = self.transport.grid, Sum.of(self.field), self.reaction
+        held = torch.zeros(len(x), dtype=torch.bool)
+        held[torch.from_numpy(grid.boundary).reshape(-1)] = True
+
+        def source(p: Tensor) -> Tensor:
+            return c * exact(p) - exact.laplacian(p)
+
+        cells = self.transport.cells
+        u = solution(x, cells, held, source, exact, c, self.rule)
+        return error(x, cells, u, exact, self.rule)
+
+
+def draw(rng: np.random.Generator, transports: Sequence[Transport], rule: Quadrature) -> Problem:
+    """A random mesh of `transports`, a field of Gaussians in its box, and a monitor of it.
+
+    The monitor is 1 + α |∇∇u|ᵖ / max, α from 2 to 50, p = 1 or 2; the equation Poisson's or with
+    c = 1.
+    """
+    transport = transports[int(rng.integers(len(transports)))]
+    points: Array = transport.grid.points
+    low, size = points.min(0), float(np.ptp(points, axis=0).max())
+    unit = Gaussians.draw(rng, points.shape[1])
+    field = Gaussians(unit.heights, low + size * unit.centres, size * unit.widths)
+    alpha = float(np.exp(rng.uniform(np.log(2.0), np.log(50.0))))
+    monitor = field.monitor(points, alpha, int(rng.integers(1, 3)))
+    return Problem(transport, field, torch.from_numpy(monitor), float(rng.integers(0, 2)), rule)
+
+
+def train(
+    density: Density,
+    grids: Sequence[Simplices],
+    rule: Quadrature,
+    minutes: float = 0.0,
+    steps: int = 0,
+    seed: int = 0,
+    batch: int = 8,
+    rate: float = 3e-3,
+    say: Callable[[int, float], None] = lambda step, loss: None,
+) -> None:
+    """Adam on the mean of the errors, each over that of the mesh at rest, at most 2.
+
+    Arguments:
+        density: changed in place.
+        grids: meshes at rest to draw from.
+        minutes, steps: when to end; the rate falls to zero as a cosine till then. One of them.
+        say: called with the step and its loss.
+    """
+    rng, began = np.random.default_rng(seed), time.monotonic()
+    transports = [Transport(grid) for grid in grids]
+    optimiser = torch.optim.Adam(density.parameters(), lr=rate)
+    step, done = 0, 0.0
+    while done < 1.0:
+        for group in optimiser.param_groups:
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * done))
+        losses = []
+        for _ in range(batch):
+            problem = draw(rng, transports, rule)
+            transport = problem.transport
+            moved = transport.carry(density(problem.monitor, transport.shares), guard=False).points
+            if (problem.transport.tangled(moved.detach())) > 0:
+                continue  # the safeguard is for use; here it would hide the gradient
+            before = problem.error(transport.points)
+            losses.append((problem.error(moved) / before).clamp(max=2.0))
+        if losses:
+            loss = torch.stack(losses).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(density.parameters(), 1.0)
+            optimiser.step()
+            say(step, float(loss.detach()))
+        step += 1
+        done = (time.monotonic() - began) / (60 * minutes) if minutes else step / max(steps, 1)

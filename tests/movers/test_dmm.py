@@ -1,0 +1,100 @@
+"""The data-free mover: its derivatives, and that its residual knows the exact map."""
+
+import pytest
+import torch
+
+from meshsim.movers.dmm import DataFreeMover
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    made = DataFreeMover(2, 16).double()
+    torch.nn.init.normal_(made.decoder[-1].weight, std=0.1)
+    return made
+
+
+def test_an_untrained_mover_moves_nothing():
+    made, x = DataFreeMover(2, 16), torch.rand(9, 2)
+    assert torch.equal(made.places(made.encode(torch.rand(1, 1, 32, 32) + 0.1), x), x)
+
+
+def test_places_are_the_gradient_of_the_potential(net):
+    code, x, h = (
+        net.encode(torch.rand(1, 1, 32, 32).double() + 0.1),
+        torch.rand(7, 2).double(),
+        1e-6,
+    )
+    slope = net.places(code, x) - x
+    for d in range(2):
+        step = torch.zeros(2).double()
+        step[d] = h
+        rate = (net.potential(code, x + step) - net.potential(code, x - step)) / (2 * h)
+        assert (rate - slope[:, d]).abs().max() < 1e-8
+
+
+def test_the_scale_of_the_monitor_does_not_matter(net):
+    raster = torch.rand(1, 1, 32, 32).double() + 0.1
+    assert (net.encode(raster) - net.encode(7 * raster)).abs().max() < 1e-12
+
+
+class Exact(DataFreeMover):
+    """φ = Σ a ξ²/2, so that x = (1 + a) ξ."""
+
+    def potential(self, code, places):
+        return 0.25 * (places**2).sum(1)
+
+
+def test_residuals_of_a_known_map():
+    """x = 1.5 ξ with m = 1: det is 9/4 everywhere; ∂φ/∂n = ½ on the side x = 1, 0 on x = 0."""
+    made = Exact(2, 16).double()
+    inside = torch.rand(20, 2).double()
+    border = torch.tensor([[1.0, 0.3], [0.0, 0.6]]).double()
+    normals = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).double()
+    code = torch.zeros(1, 16).double()
+    found = made.residuals(code, inside, border, normals, lambda x: torch.ones(len(x)).double())
+    assert float(found.equation.detach()) < 1e-24 and float(found.convexity) == 0
+    assert float(found.boundary) == pytest.approx(0.125)
+    bent = made.residuals(code, inside, border, normals, lambda x: 1 + x[:, 0])
+    m = 1 + 1.5 * inside[:, 0]
+    assert float(bent.equation) == pytest.approx(float(((m / m.mean() - 1) ** 2).mean()))
+
+
+def test_folding_is_punished():
+    class Folded(Exact):
+        def potential(self, code, places):
+            return -(places**2).sum(1)
+
+    made = Folded(2, 16).double()
+    x, n = torch.rand(5, 2).double(), torch.ones(5, 2).double()
+    found = made.residuals(
+        torch.zeros(1, 16).double(), x, x, n, lambda p: torch.ones(len(p)).double()
+    )
+    assert float(found.convexity) == pytest.approx(2.0)
+
+
+def test_it_learns_one_monitor():
+    """A minute's budget is not needed: sixty steps take half of the residual away."""
+    torch.manual_seed(0)
+    made = DataFreeMover(2, 32)
+    at = (torch.arange(32) + 0.5) / 32
+    grid = torch.stack(torch.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
+
+    def monitor(x):
+        return 1 + 2 * torch.exp(-((x - 0.5) ** 2).sum(1) / 0.05)
+
+    raster = monitor(grid).view(1, 1, 32, 32)
+    edge = torch.rand(64, 2)
+    edge[:32, 0], edge[32:, 1] = (edge[:32, 0] > 0.5).float(), (edge[32:, 1] > 0.5).float()
+    normals = torch.zeros(64, 2)
+    normals[:32, 0], normals[32:, 1] = 1.0, 1.0
+    optimiser = torch.optim.Adam(made.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(200):
+        found = made.residuals(made.encode(raster), torch.rand(256, 2), edge, normals, monitor)
+        loss = found.total(boundary=10.0)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(found.equation.detach()))
+    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
