@@ -29,7 +29,7 @@ def move(
     smooth: Annotated[float, typer.Option(help="Rounds of smoothing of the monitor.")] = 0.0,
     tolerance: Annotated[float, typer.Option(help="Of the residual.")] = 1e-3,
     iterations: Annotated[int, typer.Option(help="At most.")] = 1000,
-    feature: Annotated[float, typer.Option(help="Degrees: sharper turns are corners.")] = 30.0,
+    feature: Annotated[float, typer.Option(help="Degrees: sharper turns are corners.")] = 15.0,
     fixed: Annotated[bool, typer.Option("--fixed", help="Hold the boundary's points.")] = False,
     fields: Annotated[
         str, typer.Option(help="interpolate to the moved points, or keep with them.")

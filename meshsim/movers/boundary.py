@@ -30,7 +30,7 @@ class Sides:
         held: (N,) bool, points that do not move.
     """
 
-    def __init__(self, grid: Simplices, feature: float = 30.0, fixed: bool = False):
+    def __init__(self, grid: Simplices, feature: float = 15.0, fixed: bool = False):
         self.grid = grid
         n, dim = len(grid.points), grid.dim
         normals = grid.boundary_normals

@@ -79,7 +79,7 @@ class LearnedMover:
         self,
         density: Density | None = None,
         steps: int = 4,
-        feature: float = 30.0,
+        feature: float = 15.0,
         fixed: bool = False,
     ):
         self.density = load_density() if density is None else density

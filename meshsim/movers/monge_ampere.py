@@ -89,7 +89,7 @@ class MongeAmpere:
         most: int = 1000,
         pseudo_step: float = 0.1,
         dtol: float = 2.0,
-        feature: float = 30.0,
+        feature: float = 15.0,
         fixed: bool = False,
     ):
         check_known(method, ("relaxation", "quasi-newton"), "method")

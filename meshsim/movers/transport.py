@@ -6,8 +6,8 @@ or not, and distributes ρ equally: ρ(x) det(∂x/∂ξ) = 1 (Moser 1965; Dacor
 and Anderson 1992).
 
 The discrete one is made so. A step from a mesh whose corners are all positive is taken only if
-they all stay positive. Where they do not, the points concerned go half as far, again and again;
-after `TRIES` every point goes at most `SAFE` of the least width of the simplices around it. That
+they all stay positive. Where they do not, it is taken in two halves, up to `HALVINGS` times; then
+the points concerned go half as far, again and again; after `TRIES` every point goes at most `SAFE` of the least width of the simplices around it. That
 cannot fail: points that each go less than half the width w of a simplex leave it on the side of
 itself that it was, since on the way to being flat they would all have to lie on one line (plane),
 within w/2 of where they were, and w is the least distance between two such that hold them.
@@ -31,6 +31,7 @@ from meshsim.movers.monge_ampere import check_monitor
 from meshsim.movers.simplices import Array, Indices, Simplices, factor
 from meshsim.ops import interpolate, locate
 
+HALVINGS = 3
 TRIES = 6
 SAFE = 0.45  # below one half
 
@@ -96,7 +97,7 @@ class Transport:
         grid: Simplices,
         corners: Indices | None = None,
         steps: int = 4,
-        feature: float = 30.0,
+        feature: float = 15.0,
         fixed: bool = False,
     ):
         self.grid, self.steps = grid, steps
@@ -142,19 +143,31 @@ class Transport:
         """
         slope, rho = self.velocity(density)
         flow = torch.cat([slope, rho[:, None]], 1)  # (N, D + 1)
-        x, asked, left = self.points, 0.0, 0.0
+        x, way = self.points, [0.0, 0.0]
         for k in range(self.steps):
-            t, h = k / self.steps, 1 / self.steps
-            middle = self._onto(x + 0.5 * h * self._speed(flow, x, t))
-            goal = self._onto(x + h * self._speed(flow, middle, t + 0.5 * h))
-            if not guard:
-                x = goal
-                continue
-            taken = self.safe(x, goal)
-            asked += float((goal - x).norm(dim=1).sum())
-            left += float((taken - x).norm(dim=1).sum())
-            x = taken
-        return Carried(x, left / asked if asked > 0 else 1.0)
+            h = 1 / self.steps
+            if guard:
+                x = self._advance(flow, x, k * h, h, HALVINGS, way)
+            else:
+                x = self._step(flow, x, k * h, h)
+        return Carried(x, way[1] / way[0] if way[0] > 0 else 1.0)
+
+    def _step(self, flow: Tensor, x: Tensor, t: float, h: float) -> Tensor:
+        middle = self._onto(x + 0.5 * h * self._speed(flow, x, t))
+        return self._onto(x + h * self._speed(flow, middle, t + 0.5 * h))
+
+    def _advance(
+        self, flow: Tensor, x: Tensor, t: float, h: float, depth: int, way: list[float]
+    ) -> Tensor:
+        """One step, in halves where it would turn a corner; `way` adds up what was asked and got."""
+        goal = self._step(flow, x, t, h)
+        if depth and self.tangled(goal):
+            x = self._advance(flow, x, t, h / 2, depth - 1, way)
+            return self._advance(flow, x, t + h / 2, h / 2, depth - 1, way)
+        taken = self.safe(x, goal)
+        way[0] += float((goal - x).norm(dim=1).sum())
+        way[1] += float((taken - x).norm(dim=1).sum())
+        return taken
 
     def _speed(self, flow: Tensor, x: Tensor, t: float) -> Tensor:
         """∇φ/ρ_t at points (N, D)."""
