@@ -6,11 +6,14 @@ or not, and distributes ρ equally: ρ(x) det(∂x/∂ξ) = 1 (Moser 1965; Dacor
 and Anderson 1992).
 
 The discrete one is made so. A step from a mesh whose corners are all positive is taken only if
-they all stay positive. Where they do not, it is taken in two halves, up to `HALVINGS` times; then
-the points concerned go half as far, again and again; after `TRIES` every point goes at most `SAFE` of the least width of the simplices around it. That
-cannot fail: points that each go less than half the width w of a simplex leave it on the side of
-itself that it was, since on the way to being flat they would all have to lie on one line (plane),
-within w/2 of where they were, and w is the least distance between two such that hold them.
+they all stay positive and no facet of the boundary turns round, so that points of a side keep
+their order and the map is one to one as a whole. Where they do not, it is taken in two halves, up
+to `HALVINGS` times; then the points concerned go half as far, again and again; after `TRIES` every
+point goes at most `SAFE` of the least width of the simplices around it. That cannot fail: points
+that each go less than half the width w of a simplex leave it on the side of itself that it was,
+since on the way to being flat they would all have to lie on one line (plane), within w/2 of where
+they were, and w is the least distance between two such that hold them. For facets the same holds
+in their line (plane).
 """
 
 from __future__ import annotations
@@ -107,6 +110,7 @@ class Transport:
         self.corners = torch.from_numpy(grid.cells if corners is None else corners)
         if (measures(self.points, self.corners) <= 0).any():
             raise InputError("`corners`: expected simplices of positive measure")
+        self._facets = torch.from_numpy(grid.boundary)
         n, dim = grid.points.shape
         basis = self.sides.basis
         blocks = [basis[d * n : (d + 1) * n] for d in range(dim)]
@@ -120,6 +124,9 @@ class Transport:
         self._poisson = grid.poisson_solver
         # The points of curved sides, for which a step is only right after the way back.
         self._curved = bool(len(self.sides.bent))
+        edge = np.setdiff1d(np.unique(grid.boundary), self.sides.bent)
+        self._straight = torch.from_numpy(edge)
+        self._free = torch.from_numpy(self.sides.free()[edge])  # (B, D, D)
 
     def velocity(self, density: Float[Tensor, " N"]) -> tuple[Tensor, Tensor]:
         """∇φ (N, D) and ρ (N,) of mean 1. Differentiable."""
@@ -159,9 +166,9 @@ class Transport:
     def _advance(
         self, flow: Tensor, x: Tensor, t: float, h: float, depth: int, way: list[float]
     ) -> Tensor:
-        """One step, in halves where it would turn a corner; `way` adds up what was asked and got."""
+        """One step, or its halves; `way` adds up how far points were to go and went."""
         goal = self._step(flow, x, t, h)
-        if depth and self.tangled(goal):
+        if depth and len(self._wrong(x, goal)):
             x = self._advance(flow, x, t, h / 2, depth - 1, way)
             return self._advance(flow, x, t + h / 2, h / 2, depth - 1, way)
         taken = self.safe(x, goal)
@@ -180,7 +187,9 @@ class Transport:
             weights = weights + away
         found = interpolate(flow, self.cells, ids, weights)
         dim = self.grid.dim
-        return found[:, :dim] / (1.0 - t + t * found[:, dim:])
+        speed = found[:, :dim] / (1.0 - t + t * found[:, dim:])
+        along = (self._free @ speed[self._straight][:, :, None]).squeeze(2)
+        return speed.index_copy(0, self._straight, along)
 
     def _nearest(
         self, x: Tensor, ids: Tensor, weights: Tensor, lost: Tensor
@@ -220,11 +229,11 @@ class Transport:
         share = x.new_ones(len(x))
         for _ in range(TRIES):
             there = self._onto(x + share[:, None] * way)
-            bad = measures(there, self.corners) <= 0
-            if not bad.any():
+            wrong = self._wrong(x, there)
+            if not len(wrong):
                 return there
             hurt = torch.zeros_like(share, dtype=torch.bool)
-            hurt[self.corners[bad].reshape(-1)] = True
+            hurt[wrong] = True
             share = torch.where(hurt, 0.5 * share, share)
         if (measures(x, self.corners) <= 0).any():
             raise InputError("`x`: expected a mesh whose corners are positive")
@@ -237,7 +246,7 @@ class Transport:
             # On a bent side the way back may lengthen a step: then that point stays.
             way = torch.where((way.norm(dim=1) > reach)[:, None], 0.0, way)
         there = x + way
-        if (measures(there, self.corners) <= 0).any():  # rounding, in cells of no width
+        if len(self._wrong(x, there)):  # rounding, in cells of no width
             return x
         return there
 
@@ -247,11 +256,19 @@ class Transport:
 
     def _room(self, x: Tensor) -> Tensor:
         """(N,) the least width of the simplices around each point."""
-        least = widths(x, self.corners)
-        near = self.corners.reshape(-1)
-        spread = least.repeat_interleave(self.corners.shape[1])
         out = x.new_full((len(x),), torch.inf)
-        return out.scatter_reduce(0, near, spread, "amin")
+        for ids in (self.corners, self._facets):
+            least = widths(x, ids).repeat_interleave(ids.shape[1])
+            out = out.scatter_reduce(0, ids.reshape(-1), least, "amin")
+        return out
+
+    def _wrong(self, x: Tensor, there: Tensor) -> Tensor:
+        """Points of corners that are not positive, and of facets turned round since x."""
+        flat = measures(there, self.corners) <= 0
+        turned = (_normals(x, self._facets) * _normals(there, self._facets)).sum(1) <= 0
+        if not (flat.any() or turned.any()):
+            return self.corners.new_zeros(0)
+        return torch.cat([self.corners[flat].reshape(-1), self._facets[turned].reshape(-1)])
 
 
 def measures(x: Float[Tensor, "N D"], ids: Int[Tensor, "K k"]) -> Float[Tensor, " K"]:
@@ -262,14 +279,25 @@ def measures(x: Float[Tensor, "N D"], ids: Int[Tensor, "K k"]) -> Float[Tensor, 
     return (e[:, 0] * torch.linalg.cross(e[:, 1], e[:, 2])).sum(1)
 
 
+def _normals(x: Tensor, ids: Tensor) -> Tensor:
+    """Vectors (B, D) that turn with facets (B, D): along edges in the plane, normals in space."""
+    p = x[ids]
+    if x.shape[1] == 2:
+        return p[:, 1] - p[:, 0]
+    return torch.linalg.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0])
+
+
 def widths(x: Float[Tensor, "N D"], ids: Int[Tensor, "K k"]) -> Float[Tensor, " K"]:
     """The least distance between two parallel lines (planes) that hold a simplex between them.
 
-    Its smallest height; of a tetrahedron also the distances of opposite edges.
+    The smallest height of a triangle; of a tetrahedron also the distances of opposite edges. Of
+    facets (K, D), edges in the plane and triangles in space, within their line or plane.
     """
-    size = measures(x, ids).abs()
     p = x[ids]  # (K, D + 1, D)
-    if x.shape[1] == 2:
+    if ids.shape[1] == 2:
+        return (p[:, 1] - p[:, 0]).norm(dim=1)
+    size = measures(x, ids).abs() if ids.shape[1] > x.shape[1] else _normals(x, ids).norm(dim=1)
+    if ids.shape[1] == 3:
         longest = torch.stack(
             [(p[:, a] - p[:, b]).norm(dim=1) for a, b in ((0, 1), (1, 2), (2, 0))]
         )

@@ -21,7 +21,7 @@ def test_areas_are_those_of_the_outlines():
 
 def test_random_polygons_with_holes_are_moved_without_a_tangle():
     """Thirty of them, an untrained mover, 100:1 contrast: all corners positive, area kept."""
-    holes, shares, mover = 0, [], LearnedMover(Density(power=1.0), feature=1.0)
+    holes, shares, mover = 0, [], LearnedMover(Density(power=1.0), feature=1e-3)
     for seed in range(30):
         rng = np.random.default_rng(seed)
         outline, cut = random_polygon(rng)
