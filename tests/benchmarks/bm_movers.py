@@ -1,0 +1,168 @@
+"""Mesh movers side by side: errors, tangling, how equally they distribute, time.
+
+Run: python tests/benchmarks/bm_movers.py [--sets NAME…] [--movers NAME…] [--share S] [--json]
+
+For each set and mover: error reduction (e₀ − e)/e₀ of the finite element solution, mean and median
+over all meshes (a tangled one counts as −100 %) and mean over untangled ones as papers give it; the
+share improved; tangled cells; σ/μ of the monitor's mass over cells, over that at rest; the worst
+cell's quality over that at rest; time over the classical solver's, preparation of the mesh included
+and once more on a mesh already prepared. The classical solver is quasi-Newton to 1e-3, and is
+damped as a control: every mover can be told to go part of the way. Of a mesh on which it fails, the
+last good one counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from meshsim.movers import MongeAmpere, Simplices
+from meshsim.movers.learned import SHIPPED, Density, LearnedMover
+from meshsim.movers.simplices import Array
+from meshsim.timing import machine
+from tests.benchmarks.mover_cases import SETS, Case
+
+DAMPED = (0.25, 0.5, 0.6, 0.75, 1.0)
+Move = Callable[[Case], Array]
+
+
+class Timed:
+    """A mover with its times: on a mesh that it has not seen, and on one that it has."""
+
+    def __init__(self, prepare: Callable[[Simplices], Callable[[Case], Array]]):
+        self._prepare = prepare
+
+    def __call__(self, case: Case) -> tuple[Array, float, float]:
+        """Points, seconds with preparation, seconds without."""
+        fresh = Simplices(case.grid.points, case.grid.cells)
+        began = time.perf_counter()
+        move = self._prepare(fresh)
+        move(case)
+        first = time.perf_counter() - began
+        began = time.perf_counter()
+        points = move(case)
+        return points, first, time.perf_counter() - began
+
+
+def classical(grid: Simplices) -> Callable[[Case], Array]:
+    solver = MongeAmpere(grid, "quasi-newton", rtol=1e-3, most=100)
+    return lambda case: solver.move(case.monitor).points
+
+
+def learned(density: Density | None) -> Callable[[Simplices], Callable[[Case], Array]]:
+    def prepare(grid: Simplices) -> Callable[[Case], Array]:
+        mover = LearnedMover(density)
+        mover.prepare(grid)
+        return lambda case: mover.move(grid, case.monitor).points
+
+    return prepare
+
+
+def movers() -> dict[str, Timed]:
+    out = {"classical": Timed(classical), "deformation": Timed(learned(Density(power=1.0)))}
+    if SHIPPED.exists():
+        out["ours"] = Timed(learned(None))
+    return out
+
+
+def quality(grid: Simplices, points: Array) -> float:
+    """The worst cell: its measure over that of a regular one of the same edges, 1 at best."""
+    x = points[grid.cells]
+    k = x.shape[1]
+    squares = sum(((x[:, i] - x[:, j]) ** 2).sum(1) for i in range(k) for j in range(i))
+    mean = np.sqrt(np.asarray(squares) / (k * (k - 1) / 2))
+    regular = mean**2 * np.sqrt(3) / 4 if grid.dim == 2 else mean**3 / (6 * np.sqrt(2))
+    return float((grid.signed(points) / regular).min())
+
+
+def judge(case: Case, points: Array, before: float, mass: float) -> dict[str, float]:
+    """Figures of one mesh."""
+    grid = case.grid
+    bad = int((grid.signed(points) <= 0).sum())
+    share = np.abs(grid.signed(points)) * case.monitor(points)[grid.cells].mean(1) / grid.measures
+    return {
+        "gain": -1.0 if bad else 1 - case.error(points) / before,
+        "tangled": float(bad),
+        "spread": float(share.std() / share.mean()) / mass,
+        "quality": quality(grid, points) / quality(grid, grid.points),
+    }
+
+
+def measure(cases: list[Case], chosen: list[str]) -> dict[str, dict[str, float]]:
+    """{variant: means of figures} over the cases of a set."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    made = movers()
+    for case in cases:
+        grid = case.grid
+        before = case.error(grid.points)
+        values = case.monitor(grid.points)[grid.cells].mean(1)
+        mass = float(values.std() / values.mean())
+        rows.setdefault("uniform", []).append(judge(case, grid.points, before, mass))
+        base: tuple[float, float] | None = None
+        for name in [n for n in made if n in chosen]:
+            points, first, again = made[name](case)
+            base = base or (first, again)
+            for s in DAMPED if name == "classical" else (0.75, 1.0):
+                row = judge(case, grid.points + s * (points - grid.points), before, mass)
+                row["first"], row["again"] = base[0] / first, base[1] / again
+                rows.setdefault(f"{name} × {s:g}", []).append(row)
+    out = {}
+    for name, found in rows.items():
+        gains = np.array([r["gain"] for r in found])
+        sound = np.array([r["tangled"] == 0 for r in found])
+        out[name] = {
+            "gain": float(gains.mean()),
+            "median": float(np.median(gains)),
+            "untangled": float(gains[sound].mean()) if sound.any() else float("nan"),
+            "improved": float((gains > 0).mean()),
+            "tangled": float(sum(r["tangled"] for r in found)),
+            "spread": float(np.mean([r["spread"] for r in found])),
+            "quality": float(np.mean([r["quality"] for r in found])),
+            **{k: float(np.median([r.get(k, np.nan) for r in found])) for k in ("first", "again")},
+        }
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
+    names = list(movers())
+    parser.add_argument("--movers", nargs="*", default=names, choices=names)
+    parser.add_argument("--share", type=float, default=1.0, help="of each set's meshes")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    found: dict[str, Any] = {}
+    if not given.json:
+        print(f"{machine()}, {given.threads} threads; times over the classical solver's, as ratios")
+    for name in given.sets:
+        cases = SETS[name](given.share)
+        found[name] = measure(cases, given.movers)
+        if given.json:
+            continue
+        points = int(np.mean([len(c.grid.points) for c in cases]))
+        print(f"\n### {name}: {len(cases)} meshes of {points} points\n")
+        print(
+            "| mover | gain | median | untangled | improved | tangled cells | σ/μ | worst cell"
+            " | × faster | prepared |\n|---|---|---|---|---|---|---|---|---|---|"
+        )
+        for variant, row in found[name].items():
+            print(
+                f"| {variant} | {row['gain']:+.1%} | {row['median']:+.1%} | {row['untangled']:+.1%}"
+                f" | {row['improved']:.0%} | {row['tangled']:.0f} | {row['spread']:.2f}"
+                f" | {row['quality']:.2f} | {row['first']:.1f} | {row['again']:.1f} |",
+                flush=True,
+            )
+    if given.json:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
