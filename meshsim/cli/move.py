@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-METHODS = {"ma": "quasi-newton", "ma-relaxation": "relaxation"}
+METHODS = ("learned", "flow", "ma", "ma-relaxation")
 
 
 def move(
@@ -21,14 +21,20 @@ def move(
             help="Where cells should be small: a positive field, or such as '1 + 5*H(u)'.",
         ),
     ],
-    method: Annotated[str, typer.Option(help="ma (quasi-Newton) or ma-relaxation.")] = "ma",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="learned (least error); flow or ma (equal distribution: the deformation method,"
+            " which never tangles, or Monge–Ampère by quasi-Newton); ma-relaxation."
+        ),
+    ] = "learned",
     convention: Annotated[
         str, typer.Option(help="interpolated, recomputed or 'pulled back': see the README.")
     ] = "interpolated",
     damping: Annotated[float, typer.Option(help="Share of the way to go, 0 to 1.")] = 1.0,
     smooth: Annotated[float, typer.Option(help="Rounds of smoothing of the monitor.")] = 0.0,
-    tolerance: Annotated[float, typer.Option(help="Of the residual.")] = 1e-3,
-    iterations: Annotated[int, typer.Option(help="At most.")] = 1000,
+    tolerance: Annotated[float, typer.Option(help="Of the residual (ma).")] = 1e-3,
+    iterations: Annotated[int, typer.Option(help="At most (ma).")] = 1000,
     feature: Annotated[float, typer.Option(help="Degrees: sharper turns are corners.")] = 15.0,
     fixed: Annotated[bool, typer.Option("--fixed", help="Hold the boundary's points.")] = False,
     fields: Annotated[
@@ -45,9 +51,9 @@ def move(
     from meshsim.cli.arguments import load, ready
     from meshsim.io import write
     from meshsim.mesh import Mesh
-    from meshsim.movers import FieldMonitor, MongeAmpere
+    from meshsim.movers import Density, FieldMonitor, LearnedMover, MongeAmpere
     from meshsim.movers.meshes import corners, point_values, with_points
-    from meshsim.movers.monitor import CONVENTIONS
+    from meshsim.movers.monitor import CONVENTIONS, spread
 
     check_known(method, METHODS, "method")
     check_known(convention, CONVENTIONS, "convention")
@@ -59,21 +65,25 @@ def move(
         raise InputError(f"{mesh}: expected a single mesh, got a {type(data).__name__.lower()}")
     ready(data, out)
     of = corners(data)
-    wanted = FieldMonitor(of.grid, monitor, point_values(data, of.used), convention, smooth)
-    solver = MongeAmpere(
-        of.grid, METHODS[method], tolerance, iterations, feature=feature, fixed=fixed
-    )
-    moved = solver.move(wanted)
+    grid = of.grid
+    wanted = FieldMonitor(grid, monitor, point_values(data, of.used), convention, smooth)
+    if method in ("ma", "ma-relaxation"):
+        how = "quasi-newton" if method == "ma" else "relaxation"
+        solver = MongeAmpere(grid, how, tolerance, iterations, feature=feature, fixed=fixed)
+        moved = solver.move(wanted)
+    else:
+        density = Density(power=1.0) if method == "flow" else None
+        mover = LearnedMover(density, feature=feature, fixed=fixed)
+        moved = mover.move(grid, wanted, of.corners)
     share = damping
-    while of.tangled(points := of.grid.points + share * (moved.points - of.grid.points)):
+    while of.tangled(points := grid.points + share * (moved.points - grid.points)):
         share *= 0.8
     answer = with_points(data, of, points, fields)
     for sentence in write(answer, out):
         print(f"note: {sentence}", file=sys.stderr)
-    first, last = moved.trace[0], moved.trace[-1]
     print(
-        f"{out}: σ/μ of the monitor over cells {first.variation:.3g} → {last.variation:.3g},"
-        f" {len(moved.trace) - 1} iterations, {100 * share:.0f} % of the way",
+        f"{out}: σ/μ of the monitor over cells {spread(grid, wanted, grid.points):.3g} →"
+        f" {spread(grid, wanted, points):.3g}, {100 * share:.0f} % of the way",
         file=sys.stderr,
     )
     if not moved.converged:

@@ -26,79 +26,40 @@ class Sides:
         fixed: hold every boundary point.
 
     Attributes:
-        basis: (D N, n) sparse, columns of unit displacements, component-major rows.
+        directions: (D, N, D) unit vectors at right angles in which each point may move, 0 for none.
+        basis: (D N, n) sparse, their columns with component-major rows.
         held: (N,) bool, points that do not move.
+        side: (B,) the side of each facet of the boundary.
     """
 
     def __init__(self, grid: Simplices, feature: float = 15.0, fixed: bool = False):
         self.grid = grid
-        n, dim = len(grid.points), grid.dim
+        facets, dim, n = grid.boundary, grid.dim, len(grid.points)
         normals = grid.boundary_normals
         unit = normals / np.linalg.norm(normals, axis=1, keepdims=True)
-        ridges, pairs, lone = _ridges(grid.boundary)
+        ridges, pairs, lone = _ridges(facets)
         sharp = (unit[pairs[:, 0]] * unit[pairs[:, 1]]).sum(1) < np.cos(np.radians(feature))
-        soft = pairs[~sharp]
-        count = len(unit)
-        graph = csr_matrix((np.ones(len(soft)), (soft[:, 0], soft[:, 1])), shape=(count, count))
-        self.n_sides, self.side = connected_components(graph, directed=False)
-        points = np.unique(grid.boundary)
-        mean = np.zeros((n, dim))
-        for d in range(dim):
-            mean[:, d] = np.bincount(
-                grid.boundary.reshape(-1), np.repeat(normals[:, d], dim), minlength=n
-            )
-        length = np.linalg.norm(mean[points], axis=1, keepdims=True)
-        mean[points] /= np.where(length > 0, length, 1.0)
-        turn = np.zeros(n)
-        np.maximum.at(
-            turn,
-            grid.boundary.reshape(-1),
-            np.linalg.norm(np.repeat(unit, dim, 0) - mean[grid.boundary.reshape(-1)], axis=1),
-        )
-        creases = np.concatenate([ridges[sharp], lone])
-        on_crease = np.bincount(creases.reshape(-1), minlength=n)
-        self.held = np.zeros(n, bool)
-        free = np.ones(n, bool)
-        free[points] = False
-        directions = [np.zeros((n, dim)) for _ in range(dim)]
-        for d in range(dim):
-            directions[d][free, d] = 1.0
-        smooth = np.zeros(n, bool)
-        smooth[points] = on_crease[points] == 0
-        along = _tangents(mean[smooth])
-        for d in range(dim - 1):
-            directions[d][smooth] = along[d]
-        edge = np.zeros(n, bool)
-        if dim == 3:
-            edge, way = _straight(grid.points, creases, on_crease, feature)
-            directions[0][edge] = way[edge]
-        self.held[points] = ~(smooth | edge)[points]
-        if fixed:
-            self.held[points] = True
-            for d in range(dim):
-                directions[d][points] = 0.0
-            smooth[:], edge[:] = False, False
-        columns, rows, values = [], [], []
-        used = 0
-        for vectors in directions:
-            moving = np.flatnonzero(vectors.any(1))
-            column = used + np.arange(len(moving))
-            used += len(moving)
-            for d in range(dim):
-                some = vectors[moving, d] != 0
-                rows.append(d * n + moving[some])
-                columns.append(column[some])
-                values.append(vectors[moving, d][some])
-        self.basis = csr_matrix(
-            (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
-            shape=(dim * n, used),
-        )
-        self._curved = np.flatnonzero(smooth & (turn > FLAT))
+        self.side = _connected(pairs[~sharp], len(facets))
+        self._creases = np.concatenate([ridges[sharp], lone])
+        creased = np.bincount(self._creases.reshape(-1), minlength=n)
+        on = np.zeros(n, bool)
+        on[facets] = True
+        inner = on & (creased == 0) & (not fixed)  # inside a side
+        edge, way = np.zeros(n, bool), np.zeros((n, dim))
+        if dim == 3 and not fixed:
+            edge, way = _straight(grid.points, self._creases, creased, feature)
+        mean, turn = _mean_normals(facets, normals, unit, n)
+        self.directions = np.zeros((dim, n, dim))
+        self.directions[:, ~on] = np.eye(dim)[:, None]
+        self.directions[: dim - 1, inner] = _tangents(mean[inner])
+        self.directions[0, edge] = way[edge]
+        self.held = on & ~inner & ~edge
+        self.basis = _columns(self.directions)
+        self._curved = np.flatnonzero(inner & (turn > FLAT))
         of = np.zeros(n, np.int64)
-        of[grid.boundary.reshape(-1)] = np.repeat(self.side, dim)
+        of[facets.reshape(-1)] = np.repeat(self.side, dim)
         self._side_of = of[self._curved]
-        self._creases = creases
-        self._bent = self._bent_edges(edge) if dim == 3 else np.zeros(0, np.int64)
+        self._bent = self._bent_edges(edge) if edge.any() else np.zeros(0, np.int64)
 
     def _bent_edges(self, edge: np.ndarray) -> Indices:
         """Points on edges between sides that are not straight there."""
@@ -114,15 +75,7 @@ class Sides:
 
     def free(self) -> Array:
         """(N, D, D) projections onto the directions in which each point may move."""
-        n, dim = self.grid.points.shape
-        columns = self.basis.tocsc()
-        of = np.zeros((columns.shape[1], dim))
-        node = columns.indices[columns.indptr[:-1]] % n
-        for d in range(dim):
-            part = columns[d * n : (d + 1) * n]
-            of[:, d] = np.asarray(part.sum(0)).reshape(-1)
-        out = np.zeros((n, dim, dim))
-        np.add.at(out, node, of[:, :, None] * of[:, None, :])
+        out: Array = np.einsum("knd,kne->nde", self.directions, self.directions)
         return out
 
     @property
@@ -143,6 +96,34 @@ class Sides:
         if len(self._bent):
             out[self._bent] = closest(out[self._bent], rest[self._creases])
         return out
+
+
+def _connected(pairs: Indices, count: int) -> Indices:
+    """(count,) numbers of the components that pairs (n, 2) join."""
+    graph = csr_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    numbers: Indices = connected_components(graph, directed=False)[1].astype(np.int64)
+    return numbers
+
+
+def _mean_normals(facets: Indices, normals: Array, unit: Array, n: int) -> tuple[Array, Array]:
+    """Unit normals of points (N, D), by size of facets, and the largest gap to one of them."""
+    dim, at = facets.shape[1], facets.reshape(-1)
+    mean = np.stack([np.bincount(at, np.repeat(c, dim), minlength=n) for c in normals.T], 1)
+    length = np.linalg.norm(mean, axis=1, keepdims=True)
+    mean = mean / np.where(length > 0, length, 1.0)
+    gap = np.zeros(n)
+    np.maximum.at(gap, at, np.linalg.norm(np.repeat(unit, dim, 0) - mean[at], axis=1))
+    return mean, gap
+
+
+def _columns(directions: Array) -> csr_matrix:
+    """(D N, n) the vectors (D, N, D) that are not 0 as columns, component-major rows."""
+    _, n, dim = directions.shape
+    vectors = directions.reshape(-1, dim)
+    moving = np.flatnonzero(vectors.any(1))
+    column, axis = np.nonzero(vectors[moving])
+    rows = axis * n + (moving % n)[column]
+    return csr_matrix((vectors[moving][column, axis], (rows, column)), shape=(dim * n, len(moving)))
 
 
 def _ridges(facets: Indices) -> tuple[Indices, Indices, Indices]:

@@ -199,6 +199,15 @@ def _of_largest(squares: Array) -> Array:
     return out
 
 
+def spread(grid: Simplices, monitor: Callable[[Array], Array], points: Array) -> float:
+    """σ/μ over cells of the monitor's mass, per measure at rest, with the points at (N, D).
+
+    0 where the monitor is equally distributed.
+    """
+    mass = np.abs(grid.signed(points)) * monitor(points)[grid.cells].mean(1) / grid.measures
+    return float(mass.std() / mass.mean())
+
+
 def at_points(grid: Simplices, values: Array, points: Array) -> Array:
     """(n, k) point values (N, k) of a mesh interpolated to points (n, D).
 
