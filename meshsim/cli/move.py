@@ -52,6 +52,7 @@ def move(
     from meshsim.io import write
     from meshsim.mesh import Mesh
     from meshsim.movers import Density, FieldMonitor, LearnedMover, MongeAmpere
+    from meshsim.movers.learned import BULK
     from meshsim.movers.meshes import corners, point_values, with_points
     from meshsim.movers.monitor import CONVENTIONS, spread
 
@@ -73,7 +74,8 @@ def move(
         moved = solver.move(wanted)
     else:
         density = Density(power=1.0) if method == "flow" else None
-        mover = LearnedMover(density, feature=feature, fixed=fixed)
+        bulk = None if method == "flow" else BULK
+        mover = LearnedMover(density, bulk=bulk, feature=feature, fixed=fixed)
         moved = mover.move(grid, wanted, of.corners)
     share = damping
     while of.tangled(points := grid.points + share * (moved.points - grid.points)):

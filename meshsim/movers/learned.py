@@ -17,6 +17,7 @@ from meshsim.movers.transport import Transport, as_density
 
 SHIPPED = Path(__file__).with_name("density.safetensors")
 FEATURES = 7
+BULK = 8.0
 
 
 class Density(nn.Module):
@@ -72,6 +73,7 @@ class LearnedMover:
     Arguments:
         density: trained, or not: the mesh is sound either way. None loads what the package ships.
         steps: of the flow.
+        bulk: of the elastic flux, or None for the potential one, see `flux`.
         feature, fixed: see `Sides`.
     """
 
@@ -79,17 +81,18 @@ class LearnedMover:
         self,
         density: Density | None = None,
         steps: int = 4,
+        bulk: float | None = BULK,
         feature: float = 15.0,
         fixed: bool = False,
     ):
         self.density = load_density() if density is None else density
-        self.steps, self.feature, self.fixed = steps, feature, fixed
+        self.steps, self.bulk, self.feature, self.fixed = steps, bulk, feature, fixed
         self._prepared: tuple[Simplices, Transport] | None = None
 
     def prepare(self, grid: Simplices, corners: Indices | None = None) -> Transport:
         """What depends on the mesh at rest alone; kept for the next call with the same one."""
         if self._prepared is None or self._prepared[0] is not grid:
-            made = Transport(grid, corners, self.steps, self.feature, self.fixed)
+            made = Transport(grid, corners, self.steps, self.bulk, self.feature, self.fixed)
             self._prepared = (grid, made)
         return self._prepared[1]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from meshsim.movers.elements import error, solution
 from meshsim.movers.fields import Gaussians
-from meshsim.movers.learned import Density
+from meshsim.movers.learned import BULK, Density
 from meshsim.movers.simplices import Array, Quadrature, Simplices
 from meshsim.movers.transport import Transport
 
@@ -104,7 +104,7 @@ def train(
         say: called with the step and its loss.
     """
     rng, began = np.random.default_rng(seed), time.monotonic()
-    transports = [Transport(grid) for grid in grids]
+    transports = [Transport(grid, bulk=BULK) for grid in grids]
     optimiser = torch.optim.Adam(density.parameters(), lr=rate)
     step, done = 0, 0.0
     while done < 1.0:

@@ -1,9 +1,9 @@
-"""The deformation method: one Poisson solve, then points that flow to the density wanted.
+"""The deformation method: one linear solve, then points that flow to the density wanted.
 
 ρ_t = 1 − t + tρ goes from the mesh at rest to the density ρ (mean 1) while points follow
-dx/dt = ∇φ/ρ_t with Δφ = 1 − ρ, ∂φ/∂n = 0. The continuous map is one to one on any domain, convex
-or not, and distributes ρ equally: ρ(x) det(∂x/∂ξ) = 1 (Moser 1965; Dacorogna and Moser 1990; Liao
-and Anderson 1992).
+dx/dt = u/ρ_t with ∇·u = 1 − ρ, u·n = 0 (see `flux`). The continuous map is one to one on any
+domain, convex or not, and distributes ρ equally: ρ(x) det(∂x/∂ξ) = 1 (Moser 1965; Dacorogna and
+Moser 1990; Liao and Anderson 1992).
 
 The discrete one is made so. A step from a mesh whose corners are all positive is taken only if
 they all stay positive and no facet of the boundary turns round, so that points of a side keep
@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.sparse.linalg import SuperLU
 from torch import Tensor
 
 from meshsim.check import InputError
 from meshsim.movers.boundary import Sides
+from meshsim.movers.flux import Elastic, Potential
 from meshsim.movers.monge_ampere import check_monitor
-from meshsim.movers.simplices import Array, Indices, Simplices, factor
+from meshsim.movers.simplices import Array, Indices, Simplices
 from meshsim.ops import interpolate, locate
 
 HALVINGS = 3
@@ -52,32 +52,6 @@ class Carried:
     share: float
 
 
-class _Solve(torch.autograd.Function):
-    """A x for a symmetric A⁻¹ given by its factors, on columns (n, k)."""
-
-    @staticmethod
-    def forward(ctx: Any, load: Tensor, factors: SuperLU) -> Tensor:
-        ctx.factors = factors
-        return torch.from_numpy(factors.solve(load.detach().numpy()))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return torch.from_numpy(ctx.factors.solve(grads[0].contiguous().numpy())), None
-
-
-class _Times(torch.autograd.Function):
-    """A sparse matrix of scipy times columns (n, k)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: Any) -> Tensor:
-        ctx.matrix = matrix
-        return torch.from_numpy(matrix @ x.detach().numpy())
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return torch.from_numpy(ctx.matrix.T @ grads[0].numpy()), None
-
-
 class Transport:
     """Carries the points of a mesh to a density of cells, and never turns a cell inside out.
 
@@ -85,6 +59,8 @@ class Transport:
         grid: the mesh at rest.
         corners: (K, D + 1) int, the simplices that must stay positive; those of `grid` if None.
         steps: of the flow, each of second order.
+        bulk: None for the potential flux, which distributes equally; λ for the elastic one, which
+            spares the shape of cells; see `flux`.
         feature, fixed: see `Sides`.
 
     Attributes:
@@ -100,6 +76,7 @@ class Transport:
         grid: Simplices,
         corners: Indices | None = None,
         steps: int = 4,
+        bulk: float | None = None,
         feature: float = 15.0,
         fixed: bool = False,
     ):
@@ -111,17 +88,11 @@ class Transport:
         if (measures(self.points, self.corners) <= 0).any():
             raise InputError("`corners`: expected simplices of positive measure")
         self._facets = torch.from_numpy(grid.boundary)
-        n, dim = grid.points.shape
-        basis = self.sides.basis
-        blocks = [basis[d * n : (d + 1) * n] for d in range(dim)]
-        self._slope = factor(sum(b.T @ grid.mass @ b for b in blocks))
-        load = sum(b.T @ d for b, d in zip(blocks, grid.derivatives, strict=True))
-        self._slope_load = load.tocsr()
-        self._basis = basis
-        self._mass = grid.mass
+        self._flux = (
+            Potential(grid, self.sides) if bulk is None else Elastic(grid, self.sides, bulk)
+        )
         self.shares = torch.from_numpy(grid.lumped)
         self._gradients = torch.from_numpy(grid.gradients)
-        self._poisson = grid.poisson_solver
         # The points of curved sides, for which a step is only right after the way back.
         self._curved = bool(len(self.sides.bent))
         edge = np.setdiff1d(np.unique(grid.boundary), self.sides.bent)
@@ -129,16 +100,10 @@ class Transport:
         self._free = torch.from_numpy(self.sides.free()[edge])  # (B, D, D)
 
     def velocity(self, density: Float[Tensor, " N"]) -> tuple[Tensor, Tensor]:
-        """∇φ (N, D) and ρ (N,) of mean 1. Differentiable."""
+        """u (N, D) and ρ (N,) of mean 1. Differentiable."""
         total = (self.shares * density).sum()
         rho = density * (self.shares.sum() / total)
-        load = _Times.apply((rho - 1.0)[:, None], self._mass)  # (N, 1)
-        load = torch.cat([load.new_zeros(1, 1), load[1:]])
-        phi = _Solve.apply(load, self._poisson)
-        shift = _Times.apply(
-            _Solve.apply(_Times.apply(phi, self._slope_load), self._slope), self._basis
-        )  # (D N, 1)
-        return shift.reshape(self.grid.dim, -1).T, rho
+        return self._flux(rho), rho
 
     def carry(self, density: Float[Tensor, " N"], guard: bool = True) -> Carried:
         """Follow the flow from rest to the density.
@@ -177,7 +142,7 @@ class Transport:
         return taken
 
     def _speed(self, flow: Tensor, x: Tensor, t: float) -> Tensor:
-        """∇φ/ρ_t at points (N, D)."""
+        """u/ρ_t at points (N, D)."""
         ids, weights = locate(self.points, self.cells, x.detach(), 1e-9)
         lost = (ids < 0).nonzero().squeeze(1)
         if len(lost):  # rounding, or the middle of a step beyond a curved side

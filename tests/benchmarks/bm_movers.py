@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from meshsim.movers import MongeAmpere, Simplices
-from meshsim.movers.learned import SHIPPED, Density, LearnedMover
+from meshsim.movers.learned import BULK, SHIPPED, Density, LearnedMover
 from meshsim.movers.simplices import Array
 from meshsim.timing import machine
 from tests.benchmarks.mover_cases import SETS, Case
@@ -55,9 +55,11 @@ def classical(grid: Simplices) -> Callable[[Case], Array]:
     return lambda case: solver.move(case.monitor).points
 
 
-def learned(density: Density | None) -> Callable[[Simplices], Callable[[Case], Array]]:
+def learned(
+    density: Density | None, bulk: float | None
+) -> Callable[[Simplices], Callable[[Case], Array]]:
     def prepare(grid: Simplices) -> Callable[[Case], Array]:
-        mover = LearnedMover(density)
+        mover = LearnedMover(density, bulk=bulk)
         mover.prepare(grid)
         return lambda case: mover.move(grid, case.monitor).points
 
@@ -65,9 +67,11 @@ def learned(density: Density | None) -> Callable[[Simplices], Callable[[Case], A
 
 
 def movers() -> dict[str, Timed]:
-    out = {"classical": Timed(classical), "deformation": Timed(learned(Density(power=1.0)))}
+    out = {"classical": Timed(classical), "deformation": Timed(learned(Density(power=1.0), None))}
+    out["elastic"] = Timed(learned(Density(power=1.0), BULK))
+    out["untrained"] = Timed(learned(Density(), BULK))
     if SHIPPED.exists():
-        out["ours"] = Timed(learned(None))
+        out["ours"] = Timed(learned(None, BULK))
     return out
 
 
