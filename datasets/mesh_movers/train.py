@@ -39,8 +39,8 @@ def meshes(seed: int) -> list[Simplices]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=6.0)
-    parser.add_argument("--steps", type=int, default=0, help="instead of minutes: repeats exactly")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--minutes", type=float, default=0.0, help="instead of steps")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -54,9 +54,8 @@ def main() -> None:
                 f"step {step + 1}: error over that at rest {np.mean(losses[-50:]):.4f}", flush=True
             )
 
-    minutes = 0.0 if given.steps else given.minutes
     grids = meshes(1000 + given.seed)
-    train(density, grids, conical(2, 3), minutes, given.steps, given.seed, say=say)
+    train(density, grids, conical(2, 3), given.minutes, given.steps, given.seed, say=say)
     save_density(density, given.output)
     print(f"{given.output}: {len(losses)} steps")
 

@@ -108,9 +108,10 @@ def _connected(pairs: Indices, count: int) -> Indices:
 def _mean_normals(facets: Indices, normals: Array, unit: Array, n: int) -> tuple[Array, Array]:
     """Unit normals of points (N, D), by size of facets, and the largest gap to one of them."""
     dim, at = facets.shape[1], facets.reshape(-1)
-    mean = np.stack([np.bincount(at, np.repeat(c, dim), minlength=n) for c in normals.T], 1)
-    length = np.linalg.norm(mean, axis=1, keepdims=True)
-    mean = mean / np.where(length > 0, length, 1.0)
+    total = np.zeros((n, dim))
+    np.add.at(total, at, np.repeat(normals, dim, 0))
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    mean: Array = total / np.where(length > 0, length, 1.0)
     gap = np.zeros(n)
     np.maximum.at(gap, at, np.linalg.norm(np.repeat(unit, dim, 0) - mean[at], axis=1))
     return mean, gap

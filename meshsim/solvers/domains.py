@@ -103,7 +103,7 @@ def box(size: float, seed: int = 1) -> Simplices:
 def random_polygon(
     rng: np.random.Generator, most_holes: int = 2
 ) -> tuple[list[tuple[float, float]], list[list[tuple[float, float]]]]:
-    """A polygon of 5 to 10 corners around (½, ½), rarely convex, with up to `most_holes` holes.
+    """A polygon of 5 to 10 corners around (½, ½), rarely convex, with up to `most_holes`, 0 to 2.
 
     Corners lie at jittered angles with radii of 0.28 to 0.5. Holes are polygons of 3 to 6 corners
     within the largest circle left around the middle, apart from one another.
@@ -114,10 +114,10 @@ def random_polygon(
     outline = 0.5 + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
     inner = _clearance(outline)
     holes = []
-    count = int(rng.integers(0, most_holes + 1))
+    count, turn = int(rng.integers(0, most_holes + 1)), 0.0
     for i in range(count):
         reach = 0.35 * inner if count == 1 else 0.2 * inner
-        turn = rng.uniform(0, 2 * np.pi) if i == 0 else turn + np.pi
+        turn = float(rng.uniform(0, 2 * np.pi)) if i == 0 else turn + np.pi
         away = rng.uniform(0.0, 0.3) * inner if count == 1 else 0.45 * inner
         middle = 0.5 + away * np.array([np.cos(turn), np.sin(turn)])
         k = int(rng.integers(3, 7))
