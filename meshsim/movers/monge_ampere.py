@@ -36,6 +36,7 @@ class Moved:
         trace: a `Step` an iteration, the first at the start.
         potential: (N,) φ, for a warm start.
         share: of their way that a safeguard left to the points, 0 to 1.
+        tangled: (N, D) where the solver ended, if that is not `points` because cells are turned.
     """
 
     points: Array
@@ -44,6 +45,7 @@ class Moved:
     trace: tuple[Step, ...] = ()
     potential: Array = field(default_factory=lambda: np.zeros(0))
     share: float = 1.0
+    tangled: Array | None = None
 
 
 class _State(NamedTuple):
@@ -269,7 +271,8 @@ class MongeAmpere:
 def _done(state: _State, good: _State, trace: list[Step]) -> Moved:
     if state.tangled:
         why = "converged, but to a tangled mesh: the domain is not convex, or the mesh too coarse"
-        return Moved(good.points, False, why, tuple(trace), good.potential)
+        last = state.points
+        return Moved(good.points, False, why, tuple(trace), good.potential, tangled=last)
     return Moved(state.points, True, "", tuple(trace), state.potential)
 
 

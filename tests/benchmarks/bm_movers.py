@@ -7,8 +7,8 @@ over all meshes (a tangled one counts as −100 %) and mean over untangled ones 
 share improved; tangled cells; σ/μ of the monitor's mass over cells, over that at rest; the worst
 cell's quality over that at rest; time over the classical solver's, preparation of the mesh included
 and once more on a mesh already prepared. The classical solver is quasi-Newton to 1e-3, and is
-damped as a control: every mover can be told to go part of the way. Of a mesh on which it fails, the
-last good one counts.
+damped as a control: every mover can be told to go part of the way. Where it converges to a tangled
+mesh, that one is damped and judged; where it does not converge, the last good one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,12 @@ class Timed:
 
 def classical(grid: Simplices) -> Callable[[Case], Array]:
     solver = MongeAmpere(grid, "quasi-newton", rtol=1e-3, most=100)
-    return lambda case: solver.move(case.monitor).points
+
+    def move(case: Case) -> Array:
+        found = solver.move(case.monitor)
+        return found.points if found.tangled is None else found.tangled
+
+    return move
 
 
 def learned(

@@ -56,6 +56,8 @@ def test_where_the_classical_mover_tangles():
     grid, monitor = ring(6), shock((1.0, 0.0), 1.2, 4.0, 3.0)
     classical = MongeAmpere(grid, "quasi-newton", rtol=1e-5).move(monitor)
     assert not classical.converged and "tangled" in classical.why
+    assert (grid.signed(classical.points) > 0).all()
+    assert (grid.signed(classical.tangled) <= 0).any()
     found = Transport(grid).carry(as_density(monitor, grid))
     points = found.points.numpy()
     assert (grid.signed(points) > 0).all() and found.share > 0.9
