@@ -87,14 +87,15 @@ class LearnedMover:
     ):
         self.density = load_density() if density is None else density
         self.steps, self.bulk, self.feature, self.fixed = steps, bulk, feature, fixed
-        self._prepared: tuple[Simplices, Transport] | None = None
+        self._prepared: tuple[Simplices, Indices | None, Transport] | None = None
 
     def prepare(self, grid: Simplices, corners: Indices | None = None) -> Transport:
         """What depends on the mesh at rest alone; kept for the next call with the same one."""
-        if self._prepared is None or self._prepared[0] is not grid:
+        known = self._prepared
+        if known is None or known[0] is not grid or known[1] is not corners:
             made = Transport(grid, corners, self.steps, self.bulk, self.feature, self.fixed)
-            self._prepared = (grid, made)
-        return self._prepared[1]
+            self._prepared = known = (grid, corners, made)
+        return known[2]
 
     def move(self, grid: Simplices, monitor: Any, corners: Indices | None = None) -> Moved:
         """Move for one monitor function.

@@ -118,9 +118,14 @@ class MongeAmpere:
             start: the potential of an earlier `Moved`, to go on from there.
 
         Raises:
-            InputError: the monitor's values are not positive, not finite, or not one a point.
+            InputError: the monitor's values are not positive, not finite, or not one a point;
+                `start` is of another mesh.
         """
         potential = np.zeros(len(self.grid.points)) if start is None else start.copy()
+        if potential.shape != (len(self.grid.points),):
+            raise InputError(
+                f"`start`: expected {len(self.grid.points)} values, got shape {potential.shape}"
+            )
         check_monitor(monitor(self.grid.points), self.grid.points)
         if self.method == "quasi-newton":
             return self._newton(monitor, potential)

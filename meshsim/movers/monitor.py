@@ -180,7 +180,8 @@ class FieldMonitor:
             fields = {}
         if self.convention == "pulled back":
             return self._on(self.grid, fields)
-        return self._on(Simplices(points, self.grid.cells), fields)
+        # A mover may turn cells over on its way: of no use then, but no error.
+        return self._on(Simplices(points, self.grid.cells, check=False), fields)
 
 
 def _check_positive(values: Array, points: Array, text: str) -> None:

@@ -62,6 +62,7 @@ class Simplices:
     Arguments:
         points: (N, D) float, D = 2, 3.
         cells: (C, D + 1) int.
+        check: False takes folded meshes and cells without measure as they are.
 
     Raises:
         InputError: shapes or indices do not fit, a coordinate is not finite, a cell has no measure
@@ -72,7 +73,7 @@ class Simplices:
     (array([0.5]), [[0, 1, 2]])
     """
 
-    def __init__(self, points: ArrayLike, cells: ArrayLike):
+    def __init__(self, points: ArrayLike, cells: ArrayLike, check: bool = True):
         x, c = as_tensor(points).detach().cpu().double(), as_index(cells, "cells").cpu()
         if x.dim() != 2 or x.shape[1] not in (2, 3):
             raise InputError(f"`points`: expected shape (N, 2) or (N, 3), got {tuple(x.shape)}")
@@ -88,7 +89,8 @@ class Simplices:
         swap = signed < 0
         self.cells[swap, -2:] = self.cells[swap, -2:][:, ::-1]
         self.measures: Array = np.abs(signed)
-        self._check()
+        if check:
+            self._check()
 
     def _signed(self, x: Array) -> Array:
         edges = x[self.cells[:, 1:]] - x[self.cells[:, :1]]  # (C, D, D)

@@ -255,3 +255,18 @@ def test_expressions_on_fields_as_published():
         monitor = FieldMonitor(grid, "1 + 5*H(u)", {"u": u}, recovery=recovery)
         first = MongeAmpere(grid, most=0).move(monitor).trace[0]
         assert f"{first.ratio:.2f} {first.variation:.3f} {first.residual:.3f}" == numbers
+
+
+def test_a_monitor_recomputed_on_a_mesh_that_tangles_on_the_way_is_no_error():
+    """Fields steep enough that the first steps turn cells over: a result, or a reason, no raise."""
+    grid = square(12)
+    u = np.tanh(40 * (grid.points[:, 0] - 0.5)) * np.tanh(40 * (grid.points[:, 1] - 0.5))
+    monitor = FieldMonitor(grid, "0.01 + G2(u)", {"u": u}, "recomputed")
+    moved = MongeAmpere(grid, most=20).move(monitor)
+    assert moved.converged or moved.why
+    assert (grid.signed(moved.points) > 0).all()
+
+
+def test_a_start_of_another_mesh_is_refused():
+    with pytest.raises(InputError, match=r"`start`: expected 25 values"):
+        MongeAmpere(square(4)).move(RING_SOFT, np.zeros(9))
