@@ -11,19 +11,8 @@ import torch
 from meshsim.movers.learned import Density, save_density
 from meshsim.movers.simplices import Simplices
 from meshsim.movers.training import train
-from meshsim.solvers.domains import L_SHAPE, SQUARE, polygon, random_polygon
+from meshsim.solvers.domains import L_SHAPE, SQUARE, polygon, random_polygon, structured
 from meshsim.solvers.elliptic import conical
-
-
-def structured(n: int) -> Simplices:
-    """n × n squares, each cut into two triangles."""
-    at = np.linspace(0, 1, n + 1)
-    x = np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
-    low = (np.arange(n)[:, None] * (n + 1) + np.arange(n)).reshape(-1)
-    right, up, far = low + n + 1, low + 1, low + n + 2
-    return Simplices(
-        x, np.concatenate([np.stack([low, right, up], 1), np.stack([right, far, up], 1)])
-    )
 
 
 def meshes(seed: int) -> list[Simplices]:

@@ -177,7 +177,10 @@ def _straight(
 
 
 def closest(points: Array, facets: Array) -> Array:
-    """The points of facets (B, k, D), segments or triangles, closest to `points` (n, D)."""
+    """The points of facets (B, k, D), segments or triangles, closest to `points` (n, D).
+
+    Looked for among the `NEAR` facets whose middles are nearest.
+    """
     near = min(NEAR, len(facets))
     _, ids = cKDTree(facets.mean(1)).query(points, near)
     f = facets[ids.reshape(len(points), near)]  # (n, near, k, D)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from meshsim.check import InputError
-from meshsim.movers.monge_ampere import Moved, Step
+from meshsim.movers.monge_ampere import Moved
 from meshsim.movers.simplices import Array, Indices, Simplices
 from meshsim.movers.transport import Transport, as_density
 
@@ -63,8 +63,7 @@ class Density(nn.Module):
         bend = self.layers(torch.stack(columns, 1).to(dtype)).squeeze(1).double()
         # Bounded: a density of more than e⁸ to one is not to be had by moving points.
         out = self.power.double() * a + 4.0 * torch.tanh(bend / 4.0)
-        result: Tensor = (out - out.max()).clamp(min=-16.0).exp()
-        return result / result.mean().detach()
+        return (out - out.max()).clamp(min=-16.0).exp()
 
 
 class LearnedMover:
@@ -113,12 +112,7 @@ class LearnedMover:
         with torch.no_grad():
             carried = transport.carry(self.density(values, transport.shares))
         points: Array = carried.points.numpy()
-        return Moved(points, True, share=carried.share, trace=(_masses(grid, values),))
-
-
-def _masses(grid: Simplices, values: Tensor) -> Step:
-    mass = values.numpy()[grid.cells].mean(1)
-    return Step(float(mass.max() / mass.min()), float(mass.std() / mass.mean()), float("nan"))
+        return Moved(points, True, share=carried.share)
 
 
 def save_density(density: Density, path: Path) -> None:

@@ -176,7 +176,7 @@ def with_points(mesh: Mesh, of: Corners, points: Array, fields: str = "interpola
     Arguments:
         points: (n, D) new places of the points in use; others stay.
         fields: "interpolate" gives a field's value at the new place, linear within simplices,
-            for cells that of the cell where the new centre lies; "keep" leaves each value with
+            for cells that of the cell with the nearest centre; "keep" leaves each value with
             its point or cell.
     """
     check_known(fields, ("interpolate", "keep"), "fields")

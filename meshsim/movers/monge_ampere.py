@@ -11,6 +11,7 @@ from scipy.sparse.linalg import LinearOperator, gmres
 
 from meshsim.check import InputError, check_known
 from meshsim.movers.boundary import Sides
+from meshsim.movers.monitor import check_monitor, masses
 from meshsim.movers.simplices import Array, Simplices, factor, quadrature
 
 Monitor = Callable[[Array], Array]
@@ -163,7 +164,7 @@ class MongeAmpere:
         residual = density - mean * grid.lumped
         size = np.linalg.norm(residual) / np.linalg.norm(mean * grid.lumped)
         signed = grid.signed(points)
-        share = np.abs(signed) * values[grid.cells].mean(1) / grid.measures
+        share = masses(grid, values, points)
         line = Step(
             float(share.max() / max(share.min(), 1e-300)),
             float(share.std() / share.mean()),
@@ -304,17 +305,3 @@ def _cofactors(h: list[Array], pairs: list[tuple[int, int]]) -> list[Array]:
         2 * (xy * xz - xx * yz),
         xx * yy - xy * xy,
     ]
-
-
-def check_monitor(values: Array, points: Array) -> None:
-    """Raise `InputError` unless `values` (n,) are positive and finite, one for each point."""
-    values = np.asarray(values)
-    if values.shape != (len(points),):
-        raise InputError(f"`monitor`: expected {len(points)} values, got shape {values.shape}")
-    bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
-    if len(bad):
-        place = ", ".join(f"{v:.6g}" for v in points[bad[0]])
-        raise InputError(
-            f"`monitor`: expected positive values, got {values[bad[0]]:g} at point {bad[0]}"
-            f" ({place}); {len(bad)} such"
-        )

@@ -1,6 +1,6 @@
 """Monitor functions: the density of cells that is wanted, m(x) > 0.
 
-A monitor is called with points (n, D), those of the mesh as it moves, and gives (n,) values. Three
+A monitor is called with points (n, D), those of the mesh as it moves, and gives (n,) values. Four
 conventions are in use for what m means once the mesh has moved, and results differ:
 
 - physical: m is a function of space and is asked at the moved points (`ball`, `shock`, or any
@@ -162,10 +162,10 @@ class FieldMonitor:
         known = {**fields, **{AXES[d]: grid.points[:, d] for d in range(grid.dim)}}
         values = self.expression.evaluate(known, functions)
         values = np.broadcast_to(values, (len(grid.points),)).copy()
-        _check_positive(values, grid.points, self.expression.text)
+        check_monitor(values, grid.points, f"monitor {self.expression.text!r}")
         if self._rounds:
             values = smooth(grid, values, self._rounds)
-            _check_positive(values, grid.points, self.expression.text)
+            check_monitor(values, grid.points, f"monitor {self.expression.text!r}")
         return values
 
     def __call__(self, points: Array) -> Array:
@@ -184,28 +184,35 @@ class FieldMonitor:
         return self._on(Simplices(points, self.grid.cells, check=False), fields)
 
 
-def _check_positive(values: Array, points: Array, text: str) -> None:
-    bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
-    if len(bad):
-        place = ", ".join(f"{v:.6g}" for v in points[bad[0]])
-        raise InputError(
-            f"monitor {text!r}: expected positive values, got {values[bad[0]]:g} at point {bad[0]}"
-            f" ({place}); {len(bad)} such"
-        )
-
-
 def _of_largest(squares: Array) -> Array:
     largest = squares.max(initial=0.0)
     out: Array = squares / largest if largest > 0 else squares
     return out
 
 
-def spread(grid: Simplices, monitor: Callable[[Array], Array], points: Array) -> float:
-    """σ/μ over cells of the monitor's mass, per measure at rest, with the points at (N, D).
+def check_monitor(values: Array, points: Array, name: str = "`monitor`") -> None:
+    """Raise `InputError` unless `values` (n,) are positive and finite, one for each point."""
+    values = np.asarray(values)
+    if values.shape != (len(points),):
+        raise InputError(f"{name}: expected {len(points)} values, got shape {values.shape}")
+    bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+    if len(bad):
+        place = ", ".join(f"{v:.6g}" for v in points[bad[0]])
+        raise InputError(
+            f"{name}: expected positive values, got {values[bad[0]]:g} at point {bad[0]}"
+            f" ({place}); {len(bad)} such"
+        )
 
-    0 where the monitor is equally distributed.
-    """
-    mass = np.abs(grid.signed(points)) * monitor(points)[grid.cells].mean(1) / grid.measures
+
+def masses(grid: Simplices, values: Array, points: Array) -> Array:
+    """(C,) ∫_K m over the cell's measure at rest, with m (N,) and the points at (N, D)."""
+    out: Array = np.abs(grid.signed(points)) * values[grid.cells].mean(1) / grid.measures
+    return out
+
+
+def spread(grid: Simplices, monitor: Callable[[Array], Array], points: Array) -> float:
+    """σ/μ over cells of `masses`, with the points at (N, D): 0 where m is equally distributed."""
+    mass = masses(grid, monitor(points), points)
     return float(mass.std() / mass.mean())
 
 

@@ -85,16 +85,12 @@ class Simplices:
         self.dim = dim
         self.points: Array = x.numpy()
         self.cells: Indices = c.numpy().copy()
-        signed = self._signed(self.points)
+        signed = self.signed(self.points)
         swap = signed < 0
         self.cells[swap, -2:] = self.cells[swap, -2:][:, ::-1]
         self.measures: Array = np.abs(signed)
         if check:
             self._check()
-
-    def _signed(self, x: Array) -> Array:
-        edges = x[self.cells[:, 1:]] - x[self.cells[:, :1]]  # (C, D, D)
-        return np.linalg.det(edges) / (2 if self.dim == 2 else 6)
 
     def _check(self) -> None:
         size = np.ptp(self.points[self.cells], axis=1).max(1)  # (C,)
@@ -164,7 +160,8 @@ class Simplices:
 
     def signed(self, points: Array) -> Array:
         """(C,) signed measures of the cells with their points at `points` (N, D)."""
-        return self._signed(points)
+        edges = points[self.cells[:, 1:]] - points[self.cells[:, :1]]  # (C, D, D)
+        return np.linalg.det(edges) / (2 if self.dim == 2 else 6)
 
     def assemble(self, local: Array) -> csr_matrix:
         """The (N, N) matrix of the cells' own (C, D + 1, D + 1), rows the test functions."""

@@ -30,7 +30,7 @@ from torch import Tensor
 from meshsim.check import InputError
 from meshsim.movers.boundary import Sides
 from meshsim.movers.flux import Elastic, Potential
-from meshsim.movers.monge_ampere import check_monitor
+from meshsim.movers.monitor import check_monitor
 from meshsim.movers.simplices import Array, Indices, Simplices
 from meshsim.ops import interpolate, locate
 

@@ -126,7 +126,7 @@ class UM2N(nn.Module):
         self.into = nn.Sequential(nn.Linear(dim + 1, width), nn.GELU(), nn.Linear(width, width))
         self.encoder = _Transformer(width, heads)
         self.latent = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 16))
-        self.lift = nn.Linear(16 + 16 + dim + 1, 256 if len(widths) > 2 else 64)
+        self.lift = nn.Linear(16 + 16 + dim + 1, 256)
         # What an edge knows of its ends, summed at the receiver.
         self.edge = nn.Sequential(nn.Linear(dim + 3, 64), nn.SELU(), nn.Linear(64, 15), nn.SELU())
         inputs = [self.lift.out_features, *(w + dim * (i + 2) for i, w in enumerate(widths))]

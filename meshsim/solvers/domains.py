@@ -16,6 +16,16 @@ L_SHAPE = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.5), (0.5, 0.5), (0.5, 1.0), (0.0, 1.0
 Ring = Sequence[tuple[float, float]]
 
 
+def structured(n: int) -> Simplices:
+    """The unit square as n × n squares, each cut from its upper left corner (Firedrake's)."""
+    at = np.linspace(0, 1, n + 1)
+    x = np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
+    low = (np.arange(n)[:, None] * (n + 1) + np.arange(n)).reshape(-1)
+    right, up, far = low + n + 1, low + 1, low + n + 2
+    cells = np.concatenate([np.stack([low, right, up], 1), np.stack([right, far, up], 1)])
+    return Simplices(x, cells)
+
+
 @contextmanager
 def _gmsh() -> Iterator[Any]:
     try:

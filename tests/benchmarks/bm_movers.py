@@ -24,6 +24,7 @@ import torch
 
 from meshsim.movers import MongeAmpere, Simplices
 from meshsim.movers.learned import BULK, SHIPPED, Density, LearnedMover
+from meshsim.movers.monitor import masses
 from meshsim.movers.simplices import Array
 from meshsim.timing import machine
 from tests.benchmarks.mover_cases import SETS, Case
@@ -94,7 +95,7 @@ def judge(case: Case, points: Array, before: float, mass: float) -> dict[str, fl
     """Figures of one mesh."""
     grid = case.grid
     bad = int((grid.signed(points) <= 0).sum())
-    share = np.abs(grid.signed(points)) * case.monitor(points)[grid.cells].mean(1) / grid.measures
+    share = masses(grid, case.monitor(points), points)
     return {
         "gain": -1.0 if bad else 1 - case.error(points) / before,
         "tangled": float(bad),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
 from meshsim.movers import Simplices, ball
 from meshsim.movers.fields import Gaussians
 from meshsim.movers.simplices import Array
-from meshsim.solvers.domains import L_SHAPE, SQUARE, box, polygon, random_polygon
+from meshsim.solvers.domains import L_SHAPE, SQUARE, box, polygon, random_polygon, structured
 from meshsim.solvers.elliptic import l2_error, solve
 
 Field = Callable[[Array], Array]
@@ -91,17 +90,6 @@ def of_front(name: str, grid: Simplices, radius: float, width: float) -> Case:
 
     monitor = ball((0.5,) * dim, radius, 5.0, 1 / (2 * radius * width))
     return Case(name, grid, monitor, lambda x: parts(x)[1], source, 0.0)
-
-
-@cache
-def structured(n: int) -> Simplices:
-    at = np.linspace(0, 1, n + 1)
-    x = np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
-    low = (np.arange(n)[:, None] * (n + 1) + np.arange(n)).reshape(-1)
-    right, up, far = low + n + 1, low + 1, low + n + 2
-    return Simplices(
-        x, np.concatenate([np.stack([low, right, up], 1), np.stack([right, far, up], 1)])
-    )
 
 
 def channel() -> Simplices:

@@ -4,16 +4,9 @@ import numpy as np
 
 from meshsim.movers import Simplices
 from meshsim.movers.simplices import Array
+from meshsim.solvers.domains import structured
 
-
-def square(n: int) -> Simplices:
-    """Firedrake's UnitSquareMesh(n, n): n × n squares, each cut from its upper left corner."""
-    at = np.linspace(0, 1, n + 1)
-    x = np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
-    low = (np.arange(n)[:, None] * (n + 1) + np.arange(n)).reshape(-1)
-    right, up, far = low + n + 1, low + 1, low + n + 2
-    cells = np.concatenate([np.stack([low, right, up], 1), np.stack([right, far, up], 1)])
-    return Simplices(x, cells)
+square = structured
 
 
 def cube(n: int) -> Simplices:

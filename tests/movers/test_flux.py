@@ -39,14 +39,20 @@ def test_equal_density_carries_nothing_and_sides_are_kept(grid, kind):
     assert np.abs(np.einsum("nde,ne->nd", normal, u)).max() < 1e-14
 
 
-@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
-@pytest.mark.parametrize("kind", ["potential", "elastic"])
-def test_the_divergence_is_what_is_asked(grid, kind):
-    rho = density(grid)
-    off = divergence(grid, both(grid)[kind](rho).numpy()) - (1 - rho.numpy()[grid.cells].mean(1))
-    want = 1 - rho.numpy()[grid.cells].mean(1)
-    norm = np.sqrt((grid.measures * want**2).sum())
-    assert np.sqrt((grid.measures * off**2).sum()) < 0.35 * norm
+@pytest.mark.parametrize("make", [square, lambda n: turned(square(n), 30.0)])
+def test_the_divergence_comes_to_what_is_asked(make):
+    """To first order for the potential flux; for a stiff body until its own compliance shows."""
+    off = {"potential": [], "elastic": []}
+    for n in (6, 12, 24):
+        grid = make(n)
+        rho = density(grid)
+        want = 1 - rho.numpy()[grid.cells].mean(1)
+        for kind, flux in both(grid).items():
+            gap = divergence(grid, flux(rho).numpy()) - want
+            off[kind].append(np.sqrt((grid.measures * gap**2).sum()))
+    rates = np.log2(np.array(off["potential"][:-1]) / off["potential"][1:])
+    assert rates[1] > 0.95 and rates[1] > rates[0]  # towards one
+    assert off["elastic"][0] > 1.5 * off["elastic"][1] > 2.0 * off["elastic"][2]
 
 
 def test_a_stiffer_body_swells_nearer_to_what_is_asked():

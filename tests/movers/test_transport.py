@@ -10,17 +10,12 @@ from meshsim.check import InputError
 from meshsim.movers import MongeAmpere, Simplices, ball, shock
 from meshsim.movers.boundary import closest
 from meshsim.movers.meshes import corners
+from meshsim.movers.monitor import spread
 from meshsim.movers.transport import Transport, as_density, measures, widths
 from tests.helpers import MESHES
 from tests.movers.grids import cube, ring, square
 
 GRIDS = {"square": square(8), "cube": cube(4), "ring": ring(4)}
-
-
-def spread(grid: Simplices, monitor, points: np.ndarray) -> float:
-    """σ/μ of the monitor's mass over cells, relative to their size at rest."""
-    mass = grid.signed(points) * monitor(points)[grid.cells].mean(1) / grid.measures
-    return float(mass.std() / mass.mean())
 
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
