@@ -14,7 +14,12 @@ namespace meshsim {
 // are as good as that.
 template <class K>
 struct Kept {
-  K *after[3], *slope[3], *grad[3];
+  K* room;
+  int64_t each;  // numbers of one of them
+  int kinds;
+  __host__ __device__ K* after(int l) const { return room + (kinds * l) * each; }
+  __host__ __device__ K* grad(int l) const { return room + (kinds * l + 1) * each; }
+  __host__ __device__ K* slope(int l) const { return room + (kinds * l + 2) * each; }
 };
 
 // How many tasks make the gradients of the norm: fixed by the rows, a multiple of a block's warps.
@@ -40,8 +45,8 @@ __device__ inline void keep_layers(const Place& at, Weights<G, parts, resident>&
                                    int64_t k, int64_t last, Left<G, parts>& a, Rows<G>& x) {
   for (int l = 1; l < layers; ++l) {
     K *slopes[2], *after[2];
-    two_rows(at, kept.slope[l - 1], k, last, slopes);
-    two_rows(at, kept.after[l - 1], k, last, after);
+    two_rows(at, kept.slope(l - 1), k, last, slopes);
+    two_rows(at, kept.after(l - 1), k, last, after);
     activate_rows<parts != 1>(at, silu, x, slopes, true);
     store_rows(at, x, after);
     to_left(x, a);
@@ -74,8 +79,8 @@ __device__ inline void normalise_back(const Place& at, const float* norm, float 
   }
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    sum[h] = row_sum(sum[h]) / at.width;
-    dot[h] = row_sum(dot[h]) / at.width;
+    sum[h] = row_sum(sum[h]) * at.share;
+    dot[h] = row_sum(dot[h]) * at.share;
 #pragma unroll
     for (int c = 0; c < G / 2; ++c) {
       by_column([&](int j, int i) { return grad(j, h, i); }, tile, c,
@@ -101,19 +106,26 @@ template <int G, class K>
 __device__ inline void activate_back(const Place& at, bool silu, const Kept<K>& kept, int l,
                                      int64_t k, int64_t last, Rows<G>& grad) {
   K* rows[2];
-  two_rows(at, silu ? kept.slope[l] : kept.after[l], k, last, rows);
+  two_rows(at, silu ? kept.slope(l) : kept.after(l), k, last, rows);
 #pragma unroll
-  for (int j = 0; j < G; ++j)
+  for (int part = 0; part < 2; ++part) {  // of the groups: as many on their way as there is room
+    constexpr int half = G / 2;
+    float y[half][2][4];
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      float y[4];
-      load_group(at, rows[h], j, y);
+    for (int j = 0; j < half; ++j)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        float& g = grad(j, h, i);
-        g = silu ? g * y[i] : y[i] <= 0.f ? 0.f : g;
-      }
-    }
+      for (int h = 0; h < 2; ++h) load_group(at, rows[h], half * part + j, y[j][h]);
+#pragma unroll
+    for (int j = 0; j < half; ++j)
+#pragma unroll
+      for (int h = 0; h < 2; ++h)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          float& g = grad(half * part + j, h, i);
+          const float slope = y[j][h][i];
+          g = silu ? g * slope : slope <= 0.f ? 0.f : g;
+        }
+  }
 }
 
 // From the gradient of the last layer's result in x to that of the first layer's.
@@ -123,7 +135,7 @@ __device__ inline void back_through_layers(const Place& at, Weights<G, parts, re
                                            int64_t last, Left<G, parts>& a, Rows<G>& x) {
   for (int l = layers - 1; l > 0; --l) {
     K* grad[2];
-    two_rows(at, kept.grad[l - 1], k, last, grad);
+    two_rows(at, kept.grad(l - 1), k, last, grad);
     store_rows(at, x, grad);
     to_left(x, a);
     fill_rows(at, static_cast<const float*>(nullptr), x);
@@ -157,13 +169,7 @@ struct KeptRoom {
     const int64_t each = rows * width, hidden = layers - 1, kinds = silu ? 3 : 2;
     const int64_t numbers = (hidden * kinds * each * static_cast<int64_t>(sizeof(K)) + 3) / 4;
     room = torch::stable::new_empty(like, {numbers});
-    K* at = reinterpret_cast<K*>(room.mutable_data_ptr<float>());
-    for (int l = 0; l < 3; ++l) {
-      const bool there = l < hidden;
-      kept.after[l] = there ? at + (kinds * l) * each : nullptr;
-      kept.grad[l] = there ? at + (kinds * l + 1) * each : nullptr;
-      kept.slope[l] = there && silu ? at + (kinds * l + 2) * each : nullptr;
-    }
+    kept = {reinterpret_cast<K*>(room.mutable_data_ptr<float>()), each, static_cast<int>(kinds)};
   }
 };
 

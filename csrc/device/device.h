@@ -37,6 +37,12 @@ void launch(const Tensor&, Kernel kernel, dim3 grid, dim3 block, size_t shared,
 
 #define SHARED_ROOM(name) extern __shared__ __align__(128) unsigned char name[]
 
+// The stable ABI's own check came after torch 2.11.
+inline void check_cuda(cudaError_t code) {
+  if (code == cudaSuccess) return;
+  throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(code));
+}
+
 inline cudaStream_t stream_of(const Tensor& like) {
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(like.get_device_index(), &stream));
@@ -49,11 +55,11 @@ void launch(const Tensor& like, void (*kernel)(Parameters...), dim3 grid, dim3 b
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
   if (shared > (48 << 10))  // more than that is given on request only
-    STD_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                        cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        static_cast<int>(shared)));
+    check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                    cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(shared)));
   kernel<<<grid, block, shared, stream_of(like)>>>(static_cast<Parameters>(arguments)...);
-  STD_CUDA_CHECK(cudaGetLastError());
+  check_cuda(cudaGetLastError());
 }
 
 #endif
@@ -64,8 +70,8 @@ inline unsigned processors(const Tensor& like) {
   return 1;
 #else
   int count = 0;
-  STD_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount,
-                                        like.get_device_index()));
+  check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount,
+                                    like.get_device_index()));
   return static_cast<unsigned>(count);
 #endif
 }
@@ -76,8 +82,8 @@ inline int64_t most_shared(const Tensor& like) {
   return 227 << 10;
 #else
   int bytes = 0;
-  STD_CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                                        like.get_device_index()));
+  check_cuda(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                    like.get_device_index()));
   return bytes;
 #endif
 }
@@ -119,9 +125,9 @@ std::vector<T> read_back(const Tensor& like, const T* from, int64_t count) {
   std::memcpy(out.data(), from, count * sizeof(T));
 #else
   const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
-  STD_CUDA_CHECK(cudaMemcpyAsync(out.data(), from, count * sizeof(T), cudaMemcpyDeviceToHost,
-                                 stream_of(like)));
-  STD_CUDA_CHECK(cudaStreamSynchronize(stream_of(like)));
+  check_cuda(cudaMemcpyAsync(out.data(), from, count * sizeof(T), cudaMemcpyDeviceToHost,
+                             stream_of(like)));
+  check_cuda(cudaStreamSynchronize(stream_of(like)));
 #endif
   return out;
 }
@@ -134,8 +140,7 @@ void set_bits(const Room<T>& room) {
   std::memset(room.data, 0xff, room.size * sizeof(T));
 #else
   const torch::stable::accelerator::DeviceGuard guard(room.bytes.get_device_index());
-  STD_CUDA_CHECK(
-      cudaMemsetAsync(room.data, 0xff, room.size * sizeof(T), stream_of(room.bytes)));
+  check_cuda(cudaMemsetAsync(room.data, 0xff, room.size * sizeof(T), stream_of(room.bytes)));
 #endif
 }
 
@@ -209,6 +214,13 @@ template <int n>
 __device__ inline void wait_copies() {
 #if !defined(MESHSIM_EMULATED)
   asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
+#endif
+}
+
+// Has the 128 bytes at `from` come as far as the last cache.
+__device__ inline void fetch(const void* from) {
+#if !defined(MESHSIM_EMULATED)
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
 #endif
 }
 

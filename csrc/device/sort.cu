@@ -53,9 +53,9 @@ template <class Work>
 void with_room(const Tensor& like, const Work& work) {
   const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
   size_t bytes = 0;
-  STD_CUDA_CHECK(work(nullptr, bytes));
+  check_cuda(work(nullptr, bytes));
   const Room<unsigned char> room(like, std::max<int64_t>(bytes, 1));
-  STD_CUDA_CHECK(work(room.data, bytes));
+  check_cuda(work(room.data, bytes));
 }
 
 // The one of two rooms that the result is in.

@@ -204,9 +204,10 @@ bool fits(const Tensor& like, int64_t count) {
 }
 template <int G, int parts, bool resident>
 __device__ inline float* open_shared(unsigned char* room, const Plan& plan, const uint16_t* stored,
-                                     int count, Weights<G, parts, resident>& weights) {
+                                     int count, Weights<G, parts, resident>& weights,
+                                     int64_t between = 0) {
   weights.from = stored;
-  weights.room = reinterpret_cast<uint16_t*>(room + turn_bytes);
+  weights.room = reinterpret_cast<uint16_t*>(room + turn_bytes + between);
   weights.plan = plan;
   weights.begin(count);
   return reinterpret_cast<float*>(room) + threadIdx.x / 32 * 256;
@@ -242,8 +243,10 @@ __device__ inline void multiply(Weights<G, parts, resident>& weights, const Left
 // Where a thread's numbers are.
 struct Place {
   int row, column, width;  // g, 4t
+  float share;             // 1 / width
   __device__ explicit Place(int width_)
-      : row(threadIdx.x % 32 / 4), column(4 * (threadIdx.x % 4)), width(width_) {}
+      : row(threadIdx.x % 32 / 4), column(4 * (threadIdx.x % 4)), width(width_),
+        share(1.f / width_) {}
   __device__ bool holds(int j) const { return 16 * j + column < width; }
 };
 
@@ -296,7 +299,7 @@ __device__ inline void to_left(const Rows<G>& x, Left<G, parts>& a) {
   for (int j = 0; j < G; ++j) a.set(j, x.at[j]);
 }
 
-// Sets both rows to one row, such as a bias; or adds other rows to them.
+// Sets both rows to one row, such as a bias; or to rows of their own, zeros if null; or adds.
 template <int G>
 __device__ inline void fill_rows(const Place& at, const float* row, Rows<G>& x) {
 #pragma unroll
@@ -305,6 +308,29 @@ __device__ inline void fill_rows(const Place& at, const float* row, Rows<G>& x) 
     load_group(at, row, j, y);
 #pragma unroll
     for (int i = 0; i < 4; ++i) x(j, 0, i) = x(j, 1, i) = y[i];
+  }
+}
+// All of them on their way at once: nothing is done with a number before all are asked for.
+template <int G, class S>
+__device__ inline void set_rows(const Place& at, const S* const (&rows)[2], Rows<G>& x) {
+#pragma unroll
+  for (int j = 0; j < G; ++j)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      float y[4];
+      load_group(at, rows[h], j, y);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) x(j, h, i) = y[i];
+    }
+}
+template <int G>
+__device__ inline void add_row(const Place& at, const float* row, Rows<G>& x) {
+#pragma unroll
+  for (int j = 0; j < G; ++j) {
+    float y[4];
+    load_group(at, row, j, y);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) x(j, 0, i) += y[i], x(j, 1, i) += y[i];
   }
 }
 template <int G, class S>
@@ -398,7 +424,7 @@ __device__ inline void moments_of(const Place& at, const Rows<G>& x, float eps, 
     for (int j = 0; j < G; ++j)
 #pragma unroll
       for (int i = 0; i < 4; ++i) sum += x(j, h, i);
-    mean[h] = row_sum(sum) / at.width;
+    mean[h] = row_sum(sum) * at.share;
 #pragma unroll
     for (int j = 0; j < G; ++j)
 #pragma unroll
@@ -406,7 +432,7 @@ __device__ inline void moments_of(const Place& at, const Rows<G>& x, float eps, 
         const float d = at.holds(j) ? x(j, h, i) - mean[h] : 0.f;
         square += d * d;
       }
-    scale[h] = 1.f / sqrtf(row_sum(square) / at.width + eps);
+    scale[h] = rsqrtf(row_sum(square) * at.share + eps);
   }
 }
 
@@ -444,9 +470,12 @@ __device__ inline void by_column(const Give& give, float* tile, int c, const Tak
     store4(tile + 32 * g + 16 * (q ^ (g & 1)) + 4 * t, y);
   }
   __syncwarp();
+  float turned[8];
 #pragma unroll
-  for (int r = 0; r < 8; ++r) take(r, tile[32 * r + (lane ^ ((r & 1) << 4))]);
+  for (int r = 0; r < 8; ++r) turned[r] = tile[32 * r + (lane ^ ((r & 1) << 4))];
   __syncwarp();
+#pragma unroll
+  for (int r = 0; r < 8; ++r) take(r, turned[r]);
 }
 
 // The first of rowptr's n entries that is at least `value`, n if there is none; by a warp.

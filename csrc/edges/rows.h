@@ -39,7 +39,7 @@ struct EdgeRows {
 
 namespace {
 
-// x = bias + ps[src] + pd[dst] of 16 edges; NaN where a node does not exist.
+// x = pd[dst] + bias + ps[src] of 16 edges; NaN where a node does not exist.
 template <int G, class S>
 __device__ inline void first_values(const Place& at, const EdgeRows<S>& in, int64_t k,
                                     int64_t last, Rows<G>& x) {
@@ -55,9 +55,9 @@ __device__ inline void first_values(const Place& at, const EdgeRows<S>& in, int6
     from[h] = in.ps + s * in.ps_stride;
     to[h] = in.pd + d * in.pd_stride;
   }
-  fill_rows(at, in.bias, x);
+  set_rows(at, to, x);
+  add_row(at, in.bias, x);
   add_rows(at, from, x);
-  add_rows(at, to, x);
 #pragma unroll
   for (int h = 0; h < 2; ++h)
     if (missing[h]) add_number(NAN, h, x);

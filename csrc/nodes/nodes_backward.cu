@@ -111,7 +111,7 @@ void add_weights(const NodeInputs& in, const NodeRows& rows, const Gradients& of
     }
   Outer<K> hidden = {static_cast<int>(in.layers) - 1, {}, {}, {}, {}};
   for (int l = 1; l < in.layers; ++l) {
-    hidden.g[l - 1] = kept.grad[l - 1], hidden.a[l - 1] = kept.after[l - 1];
+    hidden.g[l - 1] = kept.grad(l - 1), hidden.a[l - 1] = kept.after(l - 1);
     hidden.weight[l - 1] = (l + 1) * hh, hidden.bias[l - 1] = extra + l * in.width;
   }
   add_outers<parts>(outer, rows.nodes, rows.width, add, sums);
