@@ -1,4 +1,4 @@
-"""Trains the density of the learned mover; see README.md beside this file."""
+"""Trains a mover: ours, whose density ships, or a published one; see README.md beside this file."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
+from meshsim.movers.dmm import DataFreeMover
 from meshsim.movers.learned import Density, save_density
+from meshsim.movers.peers import train_data_free, train_um2n, train_uniform
 from meshsim.movers.simplices import Simplices
 from meshsim.movers.training import train
+from meshsim.movers.um2n import UM2N
 from meshsim.solvers.domains import L_SHAPE, SQUARE, polygon, random_polygon, structured
 from meshsim.solvers.elliptic import conical
 
@@ -28,25 +32,41 @@ def meshes(seed: int) -> list[Simplices]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=500)
+    kinds = ["density", "um2n", "m-uniform", "data-free"]
+    parser.add_argument("--mover", default="density", choices=kinds)
+    parser.add_argument("--steps", type=int, default=500, help="of the density")
     parser.add_argument("--minutes", type=float, default=0.0, help="instead of steps")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(given.seed)
-    density, losses = Density(), []
+    losses: list[float] = []
 
     def say(step: int, loss: float) -> None:
         losses.append(loss)
         if step % 50 == 49:
-            print(
-                f"step {step + 1}: error over that at rest {np.mean(losses[-50:]):.4f}", flush=True
-            )
+            print(f"step {step + 1}: loss {np.mean(losses[-50:]):.4f}", flush=True)
 
-    grids = meshes(1000 + given.seed)
-    train(density, grids, conical(2, 3), given.minutes, given.steps, given.seed, say=say)
-    save_density(density, given.output)
+    if given.mover == "density":
+        density = Density()  # its loss is the error over that at rest
+        grids = meshes(1000 + given.seed)
+        train(density, grids, conical(2, 3), given.minutes, given.steps, given.seed, say=say)
+        save_density(density, given.output)
+    else:
+        minutes = given.minutes or 4.0
+        net: torch.nn.Module = DataFreeMover() if given.mover == "data-free" else UM2N()
+        if isinstance(net, DataFreeMover):
+            train_data_free(net, minutes, seed=given.seed, say=say)
+        elif isinstance(net, UM2N):
+            fit = train_um2n if given.mover == "um2n" else train_uniform
+            fit(net, squares(), minutes, seed=given.seed, say=say)
+        save_file(net.state_dict(), given.output)
     print(f"{given.output}: {len(losses)} steps")
+
+
+def squares() -> list[Simplices]:
+    """What the published movers are trained on: squares of about 440 points."""
+    return [structured(20), polygon(SQUARE, 0.055), polygon(SQUARE, 0.05)]
 
 
 if __name__ == "__main__":

@@ -38,7 +38,10 @@ def move(
     feature: Annotated[float, typer.Option(help="Degrees: sharper turns are corners.")] = 15.0,
     fixed: Annotated[bool, typer.Option("--fixed", help="Hold the boundary's points.")] = False,
     fields: Annotated[
-        str, typer.Option(help="interpolate to the moved points, or keep with them.")
+        str,
+        typer.Option(
+            help="interpolate to the moved points; conserve integrals over cells; keep with them."
+        ),
     ] = "interpolate",
     trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
 ) -> None:
@@ -53,12 +56,12 @@ def move(
     from meshsim.mesh import Mesh
     from meshsim.movers import Density, FieldMonitor, LearnedMover, MongeAmpere
     from meshsim.movers.learned import BULK
-    from meshsim.movers.meshes import corners, point_values, with_points
+    from meshsim.movers.meshes import FIELDS, corners, point_values, with_points
     from meshsim.movers.monitor import CONVENTIONS, spread
 
     check_known(method, METHODS, "method")
     check_known(convention, CONVENTIONS, "convention")
-    check_known(fields, ("interpolate", "keep"), "fields")
+    check_known(fields, FIELDS, "fields")
     if not 0 <= damping <= 1:
         raise InputError(f"--damping: expected 0 to 1, got {damping}")
     data = load(mesh, trust)

@@ -1,7 +1,9 @@
 """Data-free mesh mover: a network for the Monge–Ampère potential, trained on its equation alone.
 
 x = ξ + ∇φ_θ(ξ; m), with φ conditioned on the monitor and no moved mesh to learn from (Hu et al.,
-Better Neural PDE Solvers Through Data-Free Mesh Movers, ICLR 2024).
+Better Neural PDE Solvers Through Data-Free Mesh Movers, ICLR 2024). Unlike theirs, whose decoder is
+a network of branch and trunk side by side, φ is a sum of cosines whose weights the branch gives:
+∂φ/∂n = 0 on the box then holds by itself, and what the loss asks for is nearly linear in them.
 """
 
 from __future__ import annotations
@@ -30,54 +32,56 @@ class Residuals(NamedTuple):
 
 
 class DataFreeMover(nn.Module):
-    """A potential φ(ξ; m) on the box [0, 1]^D: a branch for the monitor, a trunk for the place.
+    """A potential on the box [0, 1]^D, φ(ξ; m) = Σ_k c_k(m) / |πk|² Π_d cos πk_d ξ_d.
 
     Arguments:
         dim: D, 2 or 3.
-        width: of branch, trunk and decoder.
+        width: of the branch, a network from the monitor's raster to the weights c_k.
+        modes: waves along an axis, at most.
 
     >>> net = DataFreeMover(2, width=16)
     >>> net.places(net.encode(torch.ones(1, 1, 32, 32)), torch.rand(5, 2)).shape
     torch.Size([5, 2])
     """
 
-    def __init__(self, dim: int = 2, width: int = 128):
+    waves: Tensor
+
+    def __init__(self, dim: int = 2, width: int = 256, modes: int = 6):
         super().__init__()
         self.dim = dim
-        conv = {2: nn.Conv2d, 3: nn.Conv3d}[dim]
-        self.branch = nn.Sequential(
-            conv(1, 8, 5, stride=2, padding=2),
-            nn.Tanh(),
-            conv(8, 16, 5, stride=2, padding=2),
-            nn.Tanh(),
-            conv(16, 8, 5, stride=2, padding=2),
-            nn.Tanh(),
-            nn.Flatten(),
-            nn.Linear(8 * (RASTER // 8) ** dim, width),
-            nn.Tanh(),
-        )
-        self.trunk = nn.Sequential(
-            nn.Linear(dim, width // 4), nn.Tanh(), nn.Linear(width // 4, width)
-        )
-        last = nn.Linear(width, 1)
+        axis = torch.arange(modes + 1.0)
+        self.register_buffer("waves", torch.cartesian_prod(*[axis] * dim)[1:])  # (K, D)
+        fewer: nn.Module = nn.AvgPool3d(4) if dim == 3 else nn.Identity()
+        inputs = (RASTER if dim == 2 else RASTER // 4) ** dim
+        last = nn.Linear(width // 2, len(self.waves))
         nn.init.zeros_(last.weight)  # the mesh stays where it is to begin with
-        self.decoder = nn.Sequential(nn.Tanh(), nn.Linear(2 * width, width), nn.Tanh(), last)
+        nn.init.zeros_(last.bias)
+        self.branch = nn.Sequential(
+            fewer,
+            nn.Flatten(),
+            nn.Linear(inputs, width),
+            nn.GELU(),
+            nn.Linear(width, width // 2),
+            nn.GELU(),
+            last,
+        )
 
-    def encode(self, raster: Float[Tensor, "B 1 ..."]) -> Float[Tensor, "B H"]:
-        """What the trunk is told of monitors: log m on the raster of the box, less its mean."""
+    def encode(self, raster: Float[Tensor, "B 1 ..."]) -> Float[Tensor, "B K"]:
+        """The weights of the cosines, from log m on the raster of the box less its mean."""
         shape = (len(raster), -1, *[1] * (raster.dim() - 2))
         values = raster.log()
         values = values - values.flatten(1).mean(1).view(shape)
         out: Tensor = self.branch(values)
         return out
 
-    def potential(self, code: Float[Tensor, "B H"], places: Float[Tensor, "n D"]) -> Tensor:
+    def potential(self, code: Float[Tensor, "B K"], places: Float[Tensor, "n D"]) -> Tensor:
         """φ (n,) at places; `code` has one row, or one for each place."""
-        rows = code.expand(len(places), -1) if len(code) == 1 else code
-        out: Tensor = self.decoder(torch.cat([rows, self.trunk(places)], 1)).squeeze(1)
+        basis = torch.cos(torch.pi * places[:, None] * self.waves).prod(2)  # (n, K)
+        basis = basis / (torch.pi * self.waves).square().sum(1)
+        out: Tensor = (code * basis).sum(1)
         return out
 
-    def places(self, code: Float[Tensor, "B H"], places: Float[Tensor, "n D"]) -> Tensor:
+    def places(self, code: Float[Tensor, "B K"], places: Float[Tensor, "n D"]) -> Tensor:
         """x = ξ + ∇φ (n, D), by differentiation; keeps no graph."""
         with torch.enable_grad():
             at = places.detach().requires_grad_()
@@ -86,12 +90,13 @@ class DataFreeMover(nn.Module):
 
     def residuals(
         self,
-        code: Float[Tensor, "B H"],
+        code: Float[Tensor, "B K"],
         inside: Float[Tensor, "n D"],
         border: Float[Tensor, "b D"],
         normals: Float[Tensor, "b D"],
         monitor: Callable[[Tensor], Tensor],
         border_code: Tensor | None = None,
+        fields: int = 1,
     ) -> Residuals:
         """m(x) det(I + ∇∇φ) / mean − 1 inside, ∂φ/∂n on the border, and min(0, 1 + φ_dd).
 
@@ -99,6 +104,7 @@ class DataFreeMover(nn.Module):
             code: one row, or a row for each place inside; `border_code` likewise.
             inside, border: places ξ. normals: (b, D) unit.
             monitor: m at moved places (n, D), gives (n,), of the field of each row; differentiable.
+            fields: how many there are, each with as many rows, one after the other.
         """
         at = inside.detach().requires_grad_()
         phi = self.potential(code, at)
@@ -109,7 +115,8 @@ class DataFreeMover(nn.Module):
         ]
         hessian = torch.stack(rows, 1) + torch.eye(self.dim, dtype=inside.dtype)  # (n, D, D)
         density = monitor(inside + slope) * torch.linalg.det(hessian)
-        equation = ((density / density.mean().detach() - 1) ** 2).mean()
+        density = density.reshape(fields, -1)
+        equation = ((density / density.mean(1, keepdim=True).detach() - 1) ** 2).mean()
         edge = border.detach().requires_grad_()
         on = self.potential(code if border_code is None else border_code, edge)
         (flow,) = torch.autograd.grad(on.sum(), edge, create_graph=True)

@@ -17,6 +17,9 @@ from meshsim.mesh import Mesh
 from meshsim.movers.monitor import at_points
 from meshsim.movers.simplices import Array, Indices, Simplices
 from meshsim.movers.split import simplices
+from meshsim.movers.transfer import conserve
+
+FIELDS = ("interpolate", "conserve", "keep")
 
 
 class Corners(NamedTuple):
@@ -176,10 +179,11 @@ def with_points(mesh: Mesh, of: Corners, points: Array, fields: str = "interpola
     Arguments:
         points: (n, D) new places of the points in use; others stay.
         fields: "interpolate" gives a field's value at the new place, linear within simplices,
-            for cells that of the cell with the nearest centre; "keep" leaves each value with
-            its point or cell.
+            for cells that of the cell with the nearest centre; "conserve" carries averages over
+            cells so that their integral stays, see `transfer`, and point fields as before; "keep"
+            leaves each value with its point or cell.
     """
-    check_known(fields, ("interpolate", "keep"), "fields")
+    check_known(fields, FIELDS, "fields")
     moved = mesh.points.clone()
     moved[torch.from_numpy(of.used)] = torch.from_numpy(points).to(moved.dtype)
     if fields == "keep":
@@ -195,7 +199,12 @@ def with_points(mesh: Mesh, of: Corners, points: Array, fields: str = "interpola
         changed[place] = carried.reshape(len(place), *values.shape[1:])
         point_fields[name] = changed
     cell_fields: Mapping[str, Tensor] = mesh.cell_fields
-    if cell_fields:
+    if fields == "conserve":
+        cell_fields = {
+            name: conserve(mesh, values, moved) if values.is_floating_point() else values
+            for name, values in cell_fields.items()
+        }
+    elif cell_fields:
         from scipy.spatial import cKDTree
 
         now = mesh.replace(points=moved).cell_centres.double().numpy()

@@ -65,11 +65,12 @@ class DeformAttention(nn.Module):
     ) -> tuple[Float[Tensor, "N O"], Float[Tensor, "N D"]]:
         """New features (N, outputs) and places (N, D)."""
         w = self.linear(h).view(len(h), self.heads, self.outputs)
-        at = (w[None] * self.ends[:, None]).sum(3)  # (2, N, heads)
+        at = torch.einsum("nho,kho->knh", w, self.ends)  # (2, N, heads)
         logits = F.selu(0.2 * (at[0, near.receiver] + at[1, near.sender]))
         share = segment_softmax(logits, near.rowptr, near.receiver)  # (E, heads)
-        messages = (share[:, :, None] * w[near.sender]).mean(1)  # (E, outputs)
-        mean = share.mean(1, keepdim=True) * x[near.sender]
+        sent = w.index_select(0, near.sender)  # (E, heads, outputs)
+        messages = torch.bmm(share[:, None] / self.heads, sent).squeeze(1)  # (E, outputs)
+        mean = share.mean(1, keepdim=True) * x.index_select(0, near.sender)
         return F.selu(segment_sum(messages, near.rowptr)), segment_sum(mean, near.rowptr)
 
 

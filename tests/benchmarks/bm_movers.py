@@ -1,6 +1,7 @@
 """Mesh movers side by side: errors, tangling, how equally they distribute, time.
 
-Run: python tests/benchmarks/bm_movers.py [--sets NAME…] [--movers NAME…] [--share S] [--json]
+Run: python tests/benchmarks/bm_movers.py [--sets NAME…] [--movers NAME…] [--share S]
+     [--weights DIR] [--json]
 
 For each set and mover: error reduction (e₀ − e)/e₀ of the finite element solution, mean and median
 over all meshes (a tangled one counts as −100 %) and mean over untangled ones as papers give it; the
@@ -9,6 +10,10 @@ cell's quality over that at rest; time over the classical solver's, preparation 
 and once more on a mesh already prepared. The classical solver is quasi-Newton to 1e-3, and is
 damped as a control: every mover can be told to go part of the way. Where it converges to a tangled
 mesh, that one is damped and judged; where it does not converge, the last good one.
+
+--weights has movers trained by `datasets/mesh_movers/train.py`, KIND-SEED.safetensors with KIND
+one of um2n, m-uniform, data-free and density: a row for each kind, the mean over seeds with their
+spread, at the damping that is best on eight validation fields of UM2N's squares, and undamped.
 """
 
 from __future__ import annotations
@@ -17,17 +22,23 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
+from meshsim.check import InputError
 from meshsim.movers import MongeAmpere, Simplices
-from meshsim.movers.learned import BULK, SHIPPED, Density, LearnedMover
+from meshsim.movers.dmm import DataFreeMover
+from meshsim.movers.learned import BULK, SHIPPED, Density, LearnedMover, load_density
 from meshsim.movers.monitor import masses
+from meshsim.movers.peers import DataFree, UM2NMover
 from meshsim.movers.simplices import Array
+from meshsim.movers.um2n import UM2N
 from meshsim.timing import machine
-from tests.benchmarks.mover_cases import SETS, Case
+from tests.benchmarks.mover_cases import SETS, Case, validation
 
 DAMPED = (0.25, 0.5, 0.6, 0.75, 1.0)
 Move = Callable[[Case], Array]
@@ -72,6 +83,67 @@ def learned(
     return prepare
 
 
+def trained(folder: Path) -> dict[str, Timed]:
+    """Movers by "KIND SEED" out of files of weights."""
+    out = {}
+    for file in sorted(folder.glob("*-[0-9].safetensors")):
+        kind, seed = file.stem.rsplit("-", 1)
+        if kind == "density":
+            out[f"retrained {seed}"] = Timed(learned(load_density(file), BULK))
+        elif kind == "data-free":
+            free = DataFreeMover()
+            free.load_state_dict(load_file(file))
+            out[f"data-free {seed}"] = Timed(published(DataFree(free)))
+        else:
+            net = UM2N()
+            net.load_state_dict(load_file(file))
+            out[f"{kind} {seed}"] = Timed(published(UM2NMover(net)))
+    return out
+
+
+def published(mover: UM2NMover | DataFree) -> Callable[[Simplices], Callable[[Case], Array]]:
+    def prepare(grid: Simplices) -> Callable[[Case], Array]:
+        if isinstance(mover, UM2NMover):
+            mover.prepare(grid)
+
+        def move(case: Case) -> Array:
+            found = mover.move(grid, case.monitor)
+            return found.points if found.tangled is None else found.tangled
+
+        return move
+
+    return prepare
+
+
+def best_damping(mover: Timed) -> float:
+    """The share of the way that makes errors least on validation fields."""
+    gains = dict.fromkeys(DAMPED, 0.0)
+    for case in validation(8):
+        points, _, _ = mover(case)
+        before = case.error(case.grid.points)
+        for s in DAMPED:
+            gains[s] += judge(case, case.grid.points + s * (points - case.grid.points), before, 1)[
+                "gain"
+            ]
+    return max(DAMPED, key=gains.__getitem__)
+
+
+def over_seeds(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Rows of "KIND SEED × …" as one, with the spread of their gains."""
+    groups: dict[str, list[dict[str, float]]] = {}
+    for name, row in found.items():
+        head, _, tail = name.partition(" × ")
+        kind, _, seed = head.rpartition(" ")
+        one = f"{kind}{' × best' if tail != '1' else ' × 1'}" if seed.isdigit() else name
+        groups.setdefault(one, []).append(row)
+    out = {}
+    for name, rows in groups.items():
+        out[name] = {key: float(np.mean([r[key] for r in rows])) for key in rows[0]}
+        out[name]["deviation"] = float(np.std([r["gain"] for r in rows]))
+        out[name]["seeds"] = float(len(rows))
+    return out
+
+
 def movers() -> dict[str, Timed]:
     out = {"classical": Timed(classical), "deformation": Timed(learned(Density(power=1.0), None))}
     out["elastic"] = Timed(learned(Density(power=1.0), BULK))
@@ -104,10 +176,11 @@ def judge(case: Case, points: Array, before: float, mass: float) -> dict[str, fl
     }
 
 
-def measure(cases: list[Case], chosen: list[str]) -> dict[str, dict[str, float]]:
+def measure(
+    cases: list[Case], made: dict[str, Timed], damping: dict[str, float]
+) -> dict[str, dict[str, float]]:
     """{variant: means of figures} over the cases of a set."""
     rows: dict[str, list[dict[str, float]]] = {}
-    made = movers()
     for case in cases:
         grid = case.grid
         before = case.error(grid.points)
@@ -115,10 +188,14 @@ def measure(cases: list[Case], chosen: list[str]) -> dict[str, dict[str, float]]
         mass = float(values.std() / values.mean())
         rows.setdefault("uniform", []).append(judge(case, grid.points, before, mass))
         base: tuple[float, float] | None = None
-        for name in [n for n in made if n in chosen]:
-            points, first, again = made[name](case)
+        for name, mover in made.items():
+            try:
+                points, first, again = mover(case)
+            except InputError:  # the data-free mover on what is no box
+                continue
             base = base or (first, again)
-            for s in DAMPED if name == "classical" else (0.75, 1.0):
+            shares = {damping[name], 1.0} if name in damping else {0.75, 1.0}
+            for s in DAMPED if name == "classical" else sorted(shares):
                 row = judge(case, grid.points + s * (points - grid.points), before, mass)
                 row["first"], row["again"] = base[0] / first, base[1] / again
                 rows.setdefault(f"{name} × {s:g}", []).append(row)
@@ -136,7 +213,11 @@ def measure(cases: list[Case], chosen: list[str]) -> dict[str, dict[str, float]]
             "quality": float(np.mean([r["quality"] for r in found])),
             **{k: float(np.median([r.get(k, np.nan) for r in found])) for k in ("first", "again")},
         }
-    return out
+    return over_seeds(out)
+
+
+def spread(row: dict[str, float]) -> str:
+    return f" ± {row['deviation']:.1%}" if row["seeds"] > 1 else ""
 
 
 def main() -> None:
@@ -145,16 +226,23 @@ def main() -> None:
     names = list(movers())
     parser.add_argument("--movers", nargs="*", default=names, choices=names)
     parser.add_argument("--share", type=float, default=1.0, help="of each set's meshes")
+    parser.add_argument("--weights", type=Path, help="folder of trained movers")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     found: dict[str, Any] = {}
+    made = {name: mover for name, mover in movers().items() if name in given.movers}
+    others = trained(given.weights) if given.weights else {}
+    damping = {name: best_damping(mover) for name, mover in others.items()}
+    made |= others
+    if damping and not given.json:
+        print("damping:", ", ".join(f"{name} {s:g}" for name, s in damping.items()))
     if not given.json:
         print(f"{machine()}, {given.threads} threads; times over the classical solver's, as ratios")
     for name in given.sets:
         cases = SETS[name](given.share)
-        found[name] = measure(cases, given.movers)
+        found[name] = measure(cases, made, damping)
         if given.json:
             continue
         points = int(np.mean([len(c.grid.points) for c in cases]))
@@ -165,7 +253,8 @@ def main() -> None:
         )
         for variant, row in found[name].items():
             print(
-                f"| {variant} | {row['gain']:+.1%} | {row['median']:+.1%} | {row['untangled']:+.1%}"
+                f"| {variant} | {row['gain']:+.1%}{spread(row)} | {row['median']:+.1%}"
+                f" | {row['untangled']:+.1%}"
                 f" | {row['improved']:.0%} | {row['tangled']:.0f} | {row['spread']:.2f}"
                 f" | {row['quality']:.2f} | {row['first']:.1f} | {row['again']:.1f} |",
                 flush=True,

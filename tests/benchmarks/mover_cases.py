@@ -110,6 +110,12 @@ def squares(count: int) -> list[Case]:
     return [of_gaussians(f"field {s}", grids[s % 2], 500_000 + s) for s in range(count)]
 
 
+def validation(count: int) -> list[Case]:
+    """Fields on UM2N's squares that no set has, to choose dampings by."""
+    grid = polygon(SQUARE, 0.055)
+    return [of_gaussians(f"field {s}", grid, 400_000 + s) for s in range(count)]
+
+
 def analytic(reaction: float) -> list[Case]:
     """Waves and Gaussians on three meshes of the square."""
     out = []

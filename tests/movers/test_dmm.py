@@ -10,7 +10,7 @@ from meshsim.movers.dmm import DataFreeMover
 def net():
     torch.manual_seed(0)
     made = DataFreeMover(2, 16).double()
-    torch.nn.init.normal_(made.decoder[-1].weight, std=0.1)
+    torch.nn.init.normal_(made.branch[-1].weight, std=0.5)
     return made
 
 
@@ -31,6 +31,15 @@ def test_places_are_the_gradient_of_the_potential(net):
         step[d] = h
         rate = (net.potential(code, x + step) - net.potential(code, x - step)) / (2 * h)
         assert (rate - slope[:, d]).abs().max() < 1e-8
+
+
+def test_nothing_leaves_the_box_through_its_sides(net):
+    code = net.encode(torch.rand(1, 1, 32, 32).double() + 0.1)
+    for d in range(2):
+        for side in (0.0, 1.0):
+            x = torch.rand(9, 2).double()
+            x[:, d] = side
+            assert (net.places(code, x)[:, d] - side).abs().max() < 1e-12
 
 
 def test_the_scale_of_the_monitor_does_not_matter(net):
@@ -74,7 +83,7 @@ def test_folding_is_punished():
 
 
 def test_it_learns_one_monitor():
-    """A minute's budget is not needed: sixty steps take half of the residual away."""
+    """Two hundred steps take nearly all of the residual away."""
     torch.manual_seed(0)
     made = DataFreeMover(2, 32)
     at = (torch.arange(32) + 0.5) / 32
@@ -97,4 +106,4 @@ def test_it_learns_one_monitor():
         loss.backward()
         optimiser.step()
         losses.append(float(found.equation.detach()))
-    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.2 * sum(losses[:10])
