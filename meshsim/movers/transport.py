@@ -35,6 +35,7 @@ from meshsim.movers.simplices import Array, Indices, Simplices
 from meshsim.ops import interpolate, locate
 
 HALVINGS = 3
+WALK, OUTSIDE = 30, 1e-9
 TRIES = 6
 SAFE = 0.45  # below one half
 
@@ -93,6 +94,12 @@ class Transport:
         )
         self.shares = torch.from_numpy(grid.lumped)
         self._gradients = torch.from_numpy(grid.gradients)
+        first = self.points[self.cells[:, 0]]
+        self._affine = torch.cat([first, self._gradients.flatten(1)], 1)  # (C, D + D (D + 1))
+        self._beyond = torch.from_numpy(_beyond(grid.cells))
+        home = torch.empty(len(grid.points), dtype=torch.int64)
+        home[self.cells.flip(0)] = torch.arange(len(self.cells) - 1, -1, -1)[:, None]
+        self._home = self._in = home  # a cell of each point: at rest, and where it was seen last
         # The points of curved sides, for which a step is only right after the way back.
         self._curved = bool(len(self.sides.bent))
         edge = np.setdiff1d(np.unique(grid.boundary), self.sides.bent)
@@ -114,6 +121,7 @@ class Transport:
             guard: take safe steps only; off for training.
         """
         slope, rho = self.velocity(density)
+        self._in = self._home  # not from the call before: the same bits whatever that was
         flow = torch.cat([slope, rho[:, None]], 1)  # (N, D + 1)
         x, way = self.points, [0.0, 0.0]
         for k in range(self.steps):
@@ -143,10 +151,7 @@ class Transport:
 
     def _speed(self, flow: Tensor, x: Tensor, t: float) -> Tensor:
         """u/ρ_t at points (N, D)."""
-        ids, weights = locate(self.points, self.cells, x.detach(), 1e-9)
-        lost = (ids < 0).nonzero().squeeze(1)
-        if len(lost):  # rounding, or the middle of a step beyond a curved side
-            ids, weights = self._nearest(x.detach(), ids, weights, lost)
+        ids, weights = self._find(x.detach())
         if x.requires_grad:  # barycentric coordinates are linear in x
             away = (self._gradients[ids] @ (x - x.detach())[:, :, None]).squeeze(2)
             weights = weights + away
@@ -155,6 +160,45 @@ class Transport:
         speed = found[:, :dim] / (1.0 - t + t * found[:, dim:])
         along = (self._free @ speed[self._straight][:, :, None]).squeeze(2)
         return speed.index_copy(0, self._straight, along)
+
+    def _find(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A cell (N,) around each point, and its shares there (N, D + 1).
+
+        From where it was last a point goes from cell to cell, each time through the side that it
+        is farthest beyond; one that comes to a border so is looked for in all cells.
+        """
+        ids, weights = self._in.clone(), x.new_empty(len(x), x.shape[1] + 1)
+        rows = torch.arange(len(x))
+        for _ in range(WALK):
+            share = self._shares(ids[rows], x[rows])
+            weights[rows] = share
+            least, corner = share.min(1)
+            out = least < -OUTSIDE
+            there = self._beyond[ids[rows], corner]
+            on = out & (there >= 0)
+            ids[rows[on]] = there[on]
+            if not on.any():
+                break
+            rows = rows[on]
+        lost = (weights.amin(1) < -OUTSIDE).nonzero().squeeze(1)
+        if len(lost):
+            ids[lost], weights[lost] = locate(self.points, self.cells, x[lost], OUTSIDE)
+            lost = (ids < 0).nonzero().squeeze(1)
+        if len(lost):  # rounding, or the middle of a step beyond a curved side
+            ids, weights = self._nearest(x, ids, weights, lost)
+        self._in = ids
+        return ids, weights
+
+    def _shares(self, ids: Tensor, x: Tensor) -> Tensor:
+        """(n, D + 1) barycentric coordinates of points in cells (n,)."""
+        dim = x.shape[1]
+        row = self._affine.index_select(0, ids)
+        way = x - row[:, :dim]
+        share = row[:, dim::dim] * way[:, :1]
+        for d in range(1, dim):
+            share += row[:, dim + d :: dim] * way[:, d : d + 1]
+        share[:, 0] += 1.0
+        return share
 
     def _nearest(
         self, x: Tensor, ids: Tensor, weights: Tensor, lost: Tensor
@@ -234,6 +278,19 @@ class Transport:
         if not (flat.any() or turned.any()):
             return self.corners.new_zeros(0)
         return torch.cat([self.corners[flat].reshape(-1), self._facets[turned].reshape(-1)])
+
+
+def _beyond(cells: Indices) -> Indices:
+    """(C, D + 1) the cell beyond the side opposite to each corner, −1 outside."""
+    k = cells.shape[1]
+    sides = np.stack([np.delete(cells, i, 1) for i in range(k)], 1).reshape(-1, k - 1)
+    sides = np.sort(sides, 1)
+    order = np.lexsort(sides.T)
+    same = (sides[order[1:]] == sides[order[:-1]]).all(1)
+    out = np.full(len(sides), -1)
+    a, b = order[:-1][same], order[1:][same]
+    out[a], out[b] = b // k, a // k
+    return out.reshape(-1, k)
 
 
 def measures(x: Float[Tensor, "N D"], ids: Int[Tensor, "K k"]) -> Float[Tensor, " K"]:

@@ -12,6 +12,7 @@ from meshsim.movers.boundary import closest
 from meshsim.movers.meshes import corners
 from meshsim.movers.monitor import spread
 from meshsim.movers.transport import Transport, as_density, measures, widths
+from meshsim.ops import locate
 from tests.helpers import MESHES
 from tests.movers.grids import cube, ring, square
 
@@ -176,3 +177,29 @@ def test_bad_input():
         Transport(grid, grid.cells[:, [1, 0, 2]])
     with pytest.raises(InputError, match="whose corners are positive"):
         Transport(grid).safe(-torch.from_numpy(grid.points[:, [1, 0]]), torch.zeros(25, 2).double())
+
+
+@pytest.mark.parametrize("grid", [square(9), cube(3), ring(5)], ids=["square", "cube", "ring"])
+def test_points_are_found_where_they_are(grid):
+    flow = Transport(grid)
+    generator = torch.Generator().manual_seed(0)
+    x = flow.points
+    for size in (0.02, 0.2, 0.6):  # within a cell, across some, and beyond the mesh
+        y = x + size * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        ids, weights = flow._find(y)
+        exact, _ = locate(flow.points, flow.cells, y, 1e-9)
+        inside = exact >= 0
+        assert inside.any() and (weights >= -1e-9).all()
+        back = (flow.points[flow.cells[ids]] * weights[:, :, None]).sum(1)
+        torch.testing.assert_close(back[inside], y[inside], rtol=0, atol=1e-12)
+        on_edge = weights.amin(1) < 1e-8  # there another cell is as right
+        assert torch.equal(ids[inside & ~on_edge], exact[inside & ~on_edge])
+
+
+def test_what_was_carried_before_changes_no_bit():
+    grid = square(12)
+    flow, x = Transport(grid, bulk=8.0), torch.from_numpy(grid.points)
+    left, right = (1 + 30 * torch.exp(-((x - c) ** 2).sum(1) / 0.01) for c in (0.2, 0.7))
+    first = flow.carry(left).points
+    flow.carry(right)
+    assert torch.equal(flow.carry(left).points, first)
