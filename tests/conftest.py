@@ -1,7 +1,7 @@
 """Shared by all tests: shape annotations are asserted, other people's files are found."""
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,6 @@ if os.environ.get("MESHSIM_ON_CUDA"):  # those kernels on a GPU
     from tests import on_cuda
 
     on_cuda.load()
-UNREAD = os.environ.get("MESHSIM_ON_CUDA") or os.environ.get("MESHSIM_EMULATED") == "unread"
 
 
 @pytest.fixture(scope="session")
@@ -37,15 +36,3 @@ def unchecked() -> Iterator[None]:
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where the host reads no indices it cannot refuse them: see `tests/ops/test_unread.py`."""
-    report = yield
-    why = str(call.excinfo.value) if UNREAD and report.failed and call.excinfo else ""
-    if why.startswith(("DID NOT RAISE", "no error, but")):
-        report.outcome, report.wasxfail = "skipped", "the host does not read indices there"
-    return report

@@ -1,8 +1,9 @@
 """The tests of operators on a GPU: their CUDA kernels under the name of those for the CPU.
 
 `MESHSIM_ON_CUDA=1 pytest tests/ops` takes every operator's arguments to the GPU, views and offsets
-as they are, and its results back, so that each test is one of the CUDA kernels. What a test says of
-indices that the host would have to read does not hold there: `tests/ops/test_unread.py` does.
+as they are, and its results back, so that each test is one of the CUDA kernels. Tests that expect
+an error for an index or a rowptr fail there, since a GPU's host does not read them: what holds
+instead is in `tests/ops/test_unread.py`.
 """
 
 from __future__ import annotations

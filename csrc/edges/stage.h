@@ -52,10 +52,11 @@ struct Stage {
       const int row = 4 * q + lane / 8;
       const int64_t from = __shfl_sync(everyone, ends.src, row);
       const bool there = uint64_t(from) < uint64_t(in.nodes);
-      const float* begin = in.ps + (there ? from : 0) * in.ps_stride;
+      const float* begin = in.ps + from * in.ps_stride;
 #pragma unroll
       for (int c = 0; c < 16 * G; c += 32)
-        if (c + own < in.width) copy_async(ps + row * ps_row + c + own, begin + c + own);
+        if (there && c + own < in.width)
+          copy_async(ps + row * ps_row + c + own, begin + c + own);
     }
     commit_copies();
   }

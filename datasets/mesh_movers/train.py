@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     kinds = ["density", "um2n", "m-uniform", "data-free"]
     parser.add_argument("--mover", default="density", choices=kinds)
-    parser.add_argument("--steps", type=int, default=500, help="of the density")
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=0.0, help="instead of steps")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -53,13 +53,13 @@ def main() -> None:
         train(density, grids, conical(2, 3), given.minutes, given.steps, given.seed, say=say)
         save_density(density, given.output)
     else:
-        minutes = given.minutes or 4.0
+        length = {"minutes": given.minutes, "steps": given.steps, "seed": given.seed}
         net: torch.nn.Module = DataFreeMover() if given.mover == "data-free" else UM2N()
         if isinstance(net, DataFreeMover):
-            train_data_free(net, minutes, seed=given.seed, say=say)
+            train_data_free(net, **length, say=say)
         elif isinstance(net, UM2N):
             fit = train_um2n if given.mover == "um2n" else train_uniform
-            fit(net, squares(), minutes, seed=given.seed, say=say)
+            fit(net, squares(), **length, say=say)
         save_file(net.state_dict(), given.output)
     print(f"{given.output}: {len(losses)} steps")
 

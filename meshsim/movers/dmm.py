@@ -20,15 +20,14 @@ RASTER = 32  # samples of the monitor along an axis of the box
 
 
 class Residuals(NamedTuple):
-    """The three terms of the loss, each a mean of squares."""
+    """The terms of the loss, each a mean of squares; that of the boundary is zero for cosines."""
 
     equation: Tensor
-    boundary: Tensor
     convexity: Tensor
 
-    def total(self, boundary: float = 1000.0, convexity: float = 1.0) -> Tensor:
+    def total(self) -> Tensor:
         """Their sum with the paper's weights."""
-        return self.equation + boundary * self.boundary + convexity * self.convexity
+        return self.equation + self.convexity
 
 
 class DataFreeMover(nn.Module):
@@ -92,17 +91,14 @@ class DataFreeMover(nn.Module):
         self,
         code: Float[Tensor, "B K"],
         inside: Float[Tensor, "n D"],
-        border: Float[Tensor, "b D"],
-        normals: Float[Tensor, "b D"],
         monitor: Callable[[Tensor], Tensor],
-        border_code: Tensor | None = None,
         fields: int = 1,
     ) -> Residuals:
-        """m(x) det(I + ∇∇φ) / mean − 1 inside, ∂φ/∂n on the border, and min(0, 1 + φ_dd).
+        """m(x) det(I + ∇∇φ) / mean − 1 inside, and min(0, 1 + φ_dd).
 
         Arguments:
-            code: one row, or a row for each place inside; `border_code` likewise.
-            inside, border: places ξ. normals: (b, D) unit.
+            code: one row, or a row for each place.
+            inside: places ξ.
             monitor: m at moved places (n, D), gives (n,), of the field of each row; differentiable.
             fields: how many there are, each with as many rows, one after the other.
         """
@@ -117,9 +113,5 @@ class DataFreeMover(nn.Module):
         density = monitor(inside + slope) * torch.linalg.det(hessian)
         density = density.reshape(fields, -1)
         equation = ((density / density.mean(1, keepdim=True).detach() - 1) ** 2).mean()
-        edge = border.detach().requires_grad_()
-        on = self.potential(code if border_code is None else border_code, edge)
-        (flow,) = torch.autograd.grad(on.sum(), edge, create_graph=True)
-        boundary = ((flow * normals).sum(1) ** 2).mean()
         diagonal = torch.diagonal(hessian, dim1=1, dim2=2)
-        return Residuals(equation, boundary, (F.relu(-diagonal) ** 2).sum(1).mean())
+        return Residuals(equation, (F.relu(-diagonal) ** 2).sum(1).mean())

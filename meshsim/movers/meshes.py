@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from meshsim.check import InputError, check_known
+from meshsim.check import InputError, check_finite, check_known
 from meshsim.geometry.cells import TYPES, Cells, cell_edges
 from meshsim.geometry.measure import incidence
 from meshsim.mesh import Mesh
@@ -200,10 +200,7 @@ def with_points(mesh: Mesh, of: Corners, points: Array, fields: str = "interpola
         point_fields[name] = changed
     cell_fields: Mapping[str, Tensor] = mesh.cell_fields
     if fields == "conserve":
-        cell_fields = {
-            name: conserve(mesh, values, moved) if values.is_floating_point() else values
-            for name, values in cell_fields.items()
-        }
+        cell_fields = _conserved(mesh, moved)
     elif cell_fields:
         from scipy.spatial import cKDTree
 
@@ -211,3 +208,18 @@ def with_points(mesh: Mesh, of: Corners, points: Array, fields: str = "interpola
         _, nearest = cKDTree(mesh.cell_centres.double().numpy()).query(now)
         cell_fields = {name: values[nearest] for name, values in cell_fields.items()}
     return mesh.replace(points=moved, point_fields=point_fields, cell_fields=cell_fields)
+
+
+def _conserved(mesh: Mesh, moved: Tensor) -> dict[str, Tensor]:
+    """The mesh's cell fields carried with their integrals, all at once; integers stay."""
+    out = dict(mesh.cell_fields)
+    real = {name: values for name, values in out.items() if values.is_floating_point()}
+    for name, values in real.items():
+        check_finite(values, f"field {name}")
+    if not real:
+        return out
+    flat = [values.double().reshape(mesh.n_cells, -1) for values in real.values()]
+    parts = conserve(mesh, torch.cat(flat, 1), moved).split([f.shape[1] for f in flat], 1)
+    for (name, values), part in zip(real.items(), parts, strict=True):
+        out[name] = part.reshape(values.shape).to(values.dtype)
+    return out

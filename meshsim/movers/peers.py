@@ -1,4 +1,4 @@
-"""The published movers in use: UM2N, its label-free successor and the data-free mover.
+"""Published movers in use: UM2N, its label-free successor, a data-free one with our own basis.
 
 They are trained by `datasets/mesh_movers/train.py`, for the table of tests/benchmarks/bm_movers.py;
 none of them is kept from tangling a mesh, and none ships.
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from meshsim.check import InputError
+from meshsim.check import InputError, WorkError
 from meshsim.movers.dmm import RASTER, DataFreeMover
 from meshsim.movers.fields import Gaussians
 from meshsim.movers.monge_ampere import MongeAmpere, Moved
@@ -69,14 +69,17 @@ class UM2NMover:
         return self._prepared[1]
 
     def move(self, grid: Simplices, monitor: Any) -> Moved:
-        """As for `LearnedMover.move`; says which points the mesh has if it is tangled then."""
+        """As for `LearnedMover.move`; says which points the mesh has if it is tangled then.
+
+        Raises:
+            InputError: the network is for another number of dimensions.
+        """
+        _check_dim(self.net.dim, grid)
         m = as_density(monitor, grid)
         box = Box(grid.points)
         with torch.no_grad():
             y = self.net(box.within(grid.points).float(), m.float(), self.prepare(grid))
-        points = box.back(y)
-        bad = bool((grid.signed(points) <= 0).any())
-        return Moved(grid.points if bad else points, not bad, tangled=points if bad else None)
+        return _moved(grid, box.back(y))
 
 
 class DataFree:
@@ -95,8 +98,9 @@ class DataFree:
         """As for `LearnedMover.move`; the mesh must fill the box that it lies in.
 
         Raises:
-            InputError: it does not.
+            InputError: it does not, or has another number of dimensions than the network.
         """
+        _check_dim(self.net.dim, grid)
         box = Box(grid.points)
         unit = box.within(grid.points)
         if abs(float(np.abs(grid.signed(unit.numpy())).sum()) - 1) > 1e-6:
@@ -106,9 +110,17 @@ class DataFree:
         y = self.net.places(code, unit.float()).double()
         # a border that the potential leaves by a little is put back
         y = torch.where((unit == 0) | (unit == 1), unit, y)
-        points = box.back(y)
-        bad = bool((grid.signed(points) <= 0).any())
-        return Moved(grid.points if bad else points, not bad, tangled=points if bad else None)
+        return _moved(grid, box.back(y))
+
+
+def _check_dim(dim: int, grid: Simplices) -> None:
+    if dim != grid.dim:
+        raise InputError(f"expected a mesh in {dim}-D, got one in {grid.dim}-D")
+
+
+def _moved(grid: Simplices, points: Array) -> Moved:
+    bad = bool((grid.signed(points) <= 0).any())
+    return Moved(grid.points if bad else points, not bad, tangled=points if bad else None)
 
 
 def rastered(grid: Simplices, monitor: Tensor, unit: Tensor) -> Tensor:
@@ -138,18 +150,24 @@ def monitor_of(field: Gaussians, grid: Simplices, alpha: float = 5.0) -> Callabl
 
 
 def labels(
-    grids: Sequence[Simplices], count: int, seed: int
+    grids: Sequence[Simplices], count: int, seed: int, most: int = 100
 ) -> list[tuple[Simplices, Array, Array]]:
-    """(mesh, monitor at its points, points moved by the classical solver) of random fields."""
+    """(mesh, monitor at its points, points moved by the classical solver) of random fields.
+
+    Raises:
+        WorkError: it converged on fewer than `count` of ten times as many; `most`: iterations.
+    """
     rng = np.random.default_rng(seed)
     out: list[tuple[Simplices, Array, Array]] = []
-    while len(out) < count:
-        grid = grids[len(out) % len(grids)]
+    for tried in range(10 * count):
+        if len(out) == count:
+            return out
+        grid = grids[tried % len(grids)]
         monitor = monitor_of(field_in(grid, rng), grid)
-        found = MongeAmpere(grid, "quasi-newton", rtol=1e-3, most=100).move(monitor)
+        found = MongeAmpere(grid, "quasi-newton", rtol=1e-3, most=most).move(monitor)
         if found.converged:
             out.append((grid, monitor(grid.points), found.points))
-    return out
+    raise WorkError(f"the classical solver converged on {len(out)} of {10 * count} meshes only")
 
 
 def _fit(
@@ -162,6 +180,8 @@ def _fit(
     say: Say,
 ) -> None:
     """Adam for so long or so many steps, the rate falling to zero as a cosine."""
+    if not (minutes > 0 or steps > 0):
+        raise InputError("expected `minutes` or `steps` above 0")
     rng, began = np.random.default_rng(seed), time.monotonic()
     optimiser = torch.optim.Adam(net.parameters(), lr=rate)
     step, done = 0, 0.0
@@ -175,7 +195,7 @@ def _fit(
         optimiser.step()
         say(step, float(loss.detach()))
         step += 1
-        done = (time.monotonic() - began) / (60 * minutes) if minutes else step / max(steps, 1)
+        done = (time.monotonic() - began) / (60 * minutes) if minutes else step / steps
 
 
 def train_um2n(
@@ -256,9 +276,7 @@ def train_data_free(
         inside = torch.from_numpy(rng.random((fields * places, net.dim))).float()
         code = net.encode(m)
         rows = code.repeat_interleave(places, 0)
-        none = inside[:0]  # ∂φ/∂n is zero on the border by construction
-        found = net.residuals(rows, inside, none, none, monitor, rows[:0], fields)
-        return found.equation + found.convexity
+        return net.residuals(rows, inside, monitor, fields).total()
 
     _fit(net, loss_of, minutes, steps, seed, rate, say)
 

@@ -7,16 +7,15 @@ limited linear reconstruction has there (Dukowicz and Baumgardner, J. Comput. Ph
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
-from meshsim.check import InputError, WorkError
+from meshsim.check import InputError, WorkError, check_finite
 from meshsim.mesh import Mesh
 
-COURANT = 0.2  # most of a cell's volume that its faces take in one step
+COURANT = 0.2  # most of a cell's volume that its faces take or give in one step
+LEAST = 1e-9  # part of the way that a step must be able to take
 
 
 class _Faces:
@@ -74,7 +73,7 @@ class _Faces:
 
 
 def conserve(
-    mesh: Mesh, values: Float[Tensor, "C ..."], points: Float[Tensor, "N D"]
+    mesh: Mesh, values: Num[Tensor, "C ..."], points: Float[Tensor, "N D"]
 ) -> Float[Tensor, "C ..."]:
     """Averages over cells after the points have moved, Σ |K| q_K kept to rounding.
 
@@ -86,10 +85,11 @@ def conserve(
     Arguments:
         mesh: at rest, of cells of any type that fill their space.
         values: (C, …) averages over its cells.
-        points: (N, D) new places; neither mesh may have a cell without measure, nor those between.
+        points: (N, D) new places; no mesh on the way may have a cell without measure.
 
     Raises:
-        InputError: values or points of another number, or not finite; a surface in space.
+        InputError: values or points of another number, or not finite; integers; a surface in
+            space; a cell without measure.
         WorkError: on the straight way there a cell loses its measure.
 
     >>> two = Mesh([[0., 0.], [1., 0.], [3., 0.], [0., 1.], [1., 1.], [3., 1.]],
@@ -107,13 +107,26 @@ def conserve(
         raise InputError(
             f"`points`: expected {tuple(mesh.points.shape)}, got {tuple(points.shape)}"
         )
-    if not (values.isfinite().all() and points.isfinite().all()):
-        raise InputError("`values` or `points`: expected finite numbers")
+    if not values.is_floating_point():
+        raise InputError(f"`values`: expected floating-point numbers, got {values.dtype}")
+    check_finite(values, "values")
+    check_finite(points, "points")
     faces = _Faces(mesh)
     rows = values.double().reshape(mesh.n_cells, -1)
     measure = mesh.cell_measures.double().abs()
-    total = rows * measure[:, None]
-    for old, new in _steps(faces, mesh.points.double(), points.double(), measure):
+    if not (measure > 0).all():
+        raise InputError(f"cell {int(measure.argmin())} has no measure")
+    total, t, part = rows * measure[:, None], 0.0, 1.0
+    rest, way = mesh.points.double(), points.double() - mesh.points.double()
+    while t < 1 - 1e-12:
+        old = rest + t * way
+        part = min(2 * part, 1 - t)
+        while (share := _taken(faces, faces.swept(old, old + part * way), measure)) > COURANT:
+            part *= max(0.9 * COURANT / share, 0.1)
+            if part < LEAST:
+                cell = int(measure.argmin())
+                raise WorkError(f"cell {cell} loses its measure on the way to the new points")
+        new, t = old + part * way, t + part
         swept = faces.swept(old, new)
         centres = _centres(faces, old, len(measure))
         at = (faces.means(old) + faces.means(new)) / 2
@@ -122,23 +135,16 @@ def conserve(
         other = faces.neighbour[inner]
         total = total.index_add(0, faces.owner, moved).index_add(0, other, -moved[inner])
         measure = measure.index_add(0, faces.owner, swept).index_add(0, other, -swept[inner])
-        if not (measure > 0).all():
-            cell = int(measure.argmin())
-            raise WorkError(f"cell {cell} loses its measure on the straight way to the new points")
     return (total / measure[:, None]).reshape(values.shape).to(values.dtype)
 
 
-def _steps(
-    faces: _Faces, old: Tensor, new: Tensor, measure: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Places before and after each step: equal parts of the way, small against all cells."""
-    swept = faces.swept(old, new).abs()
-    taken = measure.new_zeros(len(measure)).index_add(0, faces.owner, swept)
+def _taken(faces: _Faces, swept: Tensor, measure: Tensor) -> float:
+    """The largest share of a cell that its faces take or give."""
+    each = swept.abs()
     inner = faces.neighbour >= 0
-    taken = taken.index_add(0, faces.neighbour[inner], swept[inner])
-    count = max(1, int((taken / measure).max() / COURANT) + 1)
-    for i in range(count):
-        yield old + i / count * (new - old), old + (i + 1) / count * (new - old)
+    taken = torch.zeros_like(measure).index_add(0, faces.owner, each)
+    taken = taken.index_add(0, faces.neighbour[inner], each[inner])
+    return float((taken / measure).max())
 
 
 def _centres(faces: _Faces, points: Tensor, cells: int) -> Tensor:

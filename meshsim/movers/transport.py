@@ -97,9 +97,11 @@ class Transport:
         first = self.points[self.cells[:, 0]]
         self._affine = torch.cat([first, self._gradients.flatten(1)], 1)  # (C, D + D (D + 1))
         self._beyond = torch.from_numpy(_beyond(grid.cells))
-        home = torch.empty(len(grid.points), dtype=torch.int64)
-        home[self.cells.flip(0)] = torch.arange(len(self.cells) - 1, -1, -1)[:, None]
-        self._home = self._in = home  # a cell of each point: at rest, and where it was seen last
+        # A cell of each point, the first: at rest, and where it was seen last.
+        number = torch.arange(len(self.cells))[:, None].expand_as(self.cells).reshape(-1)
+        home = torch.zeros(len(grid.points), dtype=torch.int64)
+        home = home.scatter_reduce(0, self.cells.reshape(-1), number, "amin", include_self=False)
+        self._home = self._in = home
         # The points of curved sides, for which a step is only right after the way back.
         self._curved = bool(len(self.sides.bent))
         edge = np.setdiff1d(np.unique(grid.boundary), self.sides.bent)

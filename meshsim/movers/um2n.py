@@ -124,6 +124,7 @@ class UM2N(nn.Module):
         decoder_heads: int = 6,
     ):
         super().__init__()
+        self.dim = dim
         self.into = nn.Sequential(nn.Linear(dim + 1, width), nn.GELU(), nn.Linear(width, width))
         self.encoder = _Transformer(width, heads)
         self.latent = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 16))

@@ -58,12 +58,14 @@ def measured(calls: Calls, errors: dict[str, float], options: argparse.Namespace
             waited(call)
             fit[name] = partial(waited, call)
         except torch.OutOfMemoryError:
+            if name == next(iter(calls)):
+                raise  # nothing to compare with
             print(f"{name}: left out, it does not fit into memory", file=sys.stderr)
             free()
     rows = against(interleave(fit, options.rounds, options.seconds), next(iter(fit)))
     for name in rows:
         rows[name]["peak_bytes"] = peak(fit[name])
-        rows[name]["error"] = errors.get(name, 0.0)
+        rows[name]["error"] = errors.get(name, float("nan"))
     return rows
 
 

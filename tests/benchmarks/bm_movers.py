@@ -134,7 +134,7 @@ def over_seeds(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]
     for name, row in found.items():
         head, _, tail = name.partition(" × ")
         kind, _, seed = head.rpartition(" ")
-        one = f"{kind}{' × best' if tail != '1' else ' × 1'}" if seed.isdigit() else name
+        one = f"{kind} × {tail}" if seed.isdigit() else name
         groups.setdefault(one, []).append(row)
     out = {}
     for name, rows in groups.items():
@@ -194,11 +194,13 @@ def measure(
             except InputError:  # the data-free mover on what is no box
                 continue
             base = base or (first, again)
-            shares = {damping[name], 1.0} if name in damping else {0.75, 1.0}
-            for s in DAMPED if name == "classical" else sorted(shares):
+            shares = {f"{s:g}": s for s in (DAMPED if name == "classical" else (0.75, 1.0))}
+            if name in damping:
+                shares = {"best": damping[name], "1": 1.0}
+            for tail, s in shares.items():
                 row = judge(case, grid.points + s * (points - grid.points), before, mass)
                 row["first"], row["again"] = base[0] / first, base[1] / again
-                rows.setdefault(f"{name} × {s:g}", []).append(row)
+                rows.setdefault(f"{name} × {tail}", []).append(row)
     out = {}
     for name, found in rows.items():
         gains = np.array([r["gain"] for r in found])

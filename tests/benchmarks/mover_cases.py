@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshsim.movers import Simplices, ball
-from meshsim.movers.fields import Gaussians
+from meshsim.movers.peers import field_in, monitor_of
 from meshsim.movers.simplices import Array
 from meshsim.solvers.domains import L_SHAPE, SQUARE, box, polygon, random_polygon, structured
 from meshsim.solvers.elliptic import l2_error, solve
@@ -37,15 +37,8 @@ class Case:
 
 def of_gaussians(name: str, grid: Simplices, seed: int, reaction: float = 1.0) -> Case:
     """UM2N's field and monitor, 1 + 5 |∇∇u|² / max, scaled to the mesh's box."""
-    unit = Gaussians.draw(np.random.default_rng(seed), grid.dim)
-    low, size = grid.points.min(0), float(np.ptp(grid.points, axis=0).max())
-    u = Gaussians(unit.heights, low + size * unit.centres, size * unit.widths)
-    most = float((u.hessian(grid.points) ** 2).sum((1, 2)).max())
-
-    def monitor(x: Array) -> Array:
-        out: Array = 1 + 5 * np.minimum((u.hessian(x) ** 2).sum((1, 2)) / most, 1.5)
-        return out
-
+    u = field_in(grid, np.random.default_rng(seed))
+    monitor = monitor_of(u, grid)
     return Case(name, grid, monitor, u, lambda x: reaction * u(x) - u.laplacian(x), reaction)
 
 

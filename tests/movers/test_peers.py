@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from meshsim.check import InputError
+from meshsim.check import InputError, WorkError
 from meshsim.movers.dmm import DataFreeMover
 from meshsim.movers.fields import Gaussians
 from meshsim.movers.peers import (
@@ -69,15 +69,16 @@ def test_a_box_is_left_and_come_back_to(grid):
 
 
 TRAINERS = {
-    "um2n": (UM2N(2, **SMALL), partial(train_um2n, grids=[square(4)], labelled=3)),
-    "m-uniform": (UM2N(2, **SMALL), partial(train_uniform, grids=[square(4)])),
-    "data-free": (DataFreeMover(2, width=32), train_data_free),
+    "um2n": (lambda: UM2N(2, **SMALL), partial(train_um2n, grids=[square(4)], labelled=3)),
+    "m-uniform": (lambda: UM2N(2, **SMALL), partial(train_uniform, grids=[square(4)])),
+    "data-free": (lambda: DataFreeMover(2, width=32), train_data_free),
 }
 
 
 @pytest.mark.parametrize("name", TRAINERS)
 def test_training_lowers_the_loss_on_the_same_fields(name):
-    net, train = TRAINERS[name]
+    make, train = TRAINERS[name]
+    net = make()
 
     def mean_loss():
         losses = []
@@ -88,6 +89,24 @@ def test_training_lowers_the_loss_on_the_same_fields(name):
     before = mean_loss()
     train(net=net, steps=60, rate=5e-3, seed=9)
     assert mean_loss() < 0.85 * before
+
+
+def test_training_wants_a_length_and_labels_that_can_be_had():
+    with pytest.raises(InputError, match="`minutes` or `steps`"):
+        train_data_free(DataFreeMover(2, width=32))
+    with pytest.raises(WorkError, match="of 10 meshes only"):
+        labels([polygon(L_SHAPE, 0.1)], 1, seed=0, most=1)
+
+
+def test_a_mesh_that_tangles_is_kept_and_told():
+    class Turned(UM2N):
+        def forward(self, points, monitor, near):
+            return points.flip(1)
+
+    grid = square(4)
+    found = UM2NMover(Turned(2, **SMALL)).move(grid, lambda x: 1 + x[:, 0])
+    assert not found.converged and np.array_equal(found.points, grid.points)
+    assert (grid.signed(found.tangled) < 0).all()
 
 
 def test_movers_give_a_sound_mesh_or_say_that_it_is_not():
@@ -109,3 +128,6 @@ def test_a_data_free_mover_refuses_what_is_no_box():
     mover = DataFree(DataFreeMover(2, width=16))
     with pytest.raises(InputError, match="whole square"):
         mover.move(polygon(L_SHAPE, 0.2), lambda x: 1 + x[:, 0])
+    for flat in (mover, UM2NMover(UM2N(2, **SMALL))):
+        with pytest.raises(InputError, match="a mesh in 2-D, got one in 3-D"):
+            flat.move(cube(2), lambda x: 1 + x[:, 0])

@@ -88,6 +88,19 @@ def test_no_value_leaves_the_range(make):
     assert float(((found > 0.01) & (found < 0.99)).double().mean()) > 0  # and it has moved
 
 
+@pytest.mark.parametrize("kind", ["quad", "triangle"])
+def test_no_value_leaves_the_range_where_cells_are_squeezed(kind):
+    mesh = unit(grid(16, 12, kind))
+    q = torch.rand(mesh.n_cells, 2, generator=torch.Generator().manual_seed(2)).double()
+    squeezed = mesh.points.clone()
+    squeezed[:, 0] **= 4  # the first column to a four-thousandth of its width
+    found = conserve(mesh, q, squeezed)
+    new = mesh.replace(points=squeezed).cell_measures.double()[:, None]
+    total = (mesh.cell_measures.double()[:, None] * q).sum(0)
+    torch.testing.assert_close((new * found).sum(0), total, rtol=1e-11, atol=0)
+    assert float(found.min()) >= q.min() - 1e-9 and float(found.max()) <= q.max() + 1e-9
+
+
 @pytest.mark.parametrize(("dim", "sides"), [(2, (16, 32, 64)), (3, (6, 12))])
 def test_smooth_fields_are_carried_to_second_order_in_the_mean(dim, sides):
     def f(x):
@@ -122,7 +135,7 @@ def test_what_cannot_be_carried_is_named():
         conserve(mesh, q[:5], mesh.points)
     with pytest.raises(InputError, match="`points`: expected \\(12, 2\\)"):
         conserve(mesh, q, mesh.points[:5])
-    with pytest.raises(InputError, match="finite"):
+    with pytest.raises(InputError, match="values"):
         conserve(mesh, q * torch.nan, mesh.points)
     surface = MESHES["cube_surface"]
     with pytest.raises(InputError, match="3-D space, got 2-D"):
@@ -133,6 +146,25 @@ def test_what_cannot_be_carried_is_named():
         conserve(mesh, q, flat)
 
 
-def test_another_dtype_and_integers():
-    mesh = Mesh([[0.0, 0], [1, 0], [1, 1], [0, 1]], {"quad": [[0, 1, 2, 3]]})
-    assert conserve(mesh, torch.tensor([2.0]), mesh.points).dtype == torch.float32
+def test_other_types_of_numbers():
+    mesh = grid(4, 3)
+    q = torch.rand(mesh.n_cells)
+    assert torch.equal(conserve(mesh, q, mesh.points), q)
+    with pytest.raises(InputError, match="floating-point numbers"):
+        conserve(mesh, torch.arange(mesh.n_cells), mesh.points)
+    counted = mesh.with_fields({}, {"n": torch.arange(mesh.n_cells), "q": q})
+    of = corners(counted)
+    moved = with_points(counted, of, mesh.points[torch.from_numpy(of.used)].numpy(), "conserve")
+    assert torch.equal(moved.cell_fields["n"], counted.cell_fields["n"])
+    gap = counted.with_fields({}, {"q": torch.full((mesh.n_cells,), torch.nan)})
+    with pytest.raises(InputError, match="field q"):
+        with_points(gap, corners(gap), mesh.points.numpy(), "conserve")
+
+
+def test_a_cell_without_measure_is_named():
+    flat = Mesh(
+        [[0.0, 0], [1, 0], [1, 1], [0, 1], [2, 0], [2, 0], [1, 1]],
+        {"triangle": [[0, 1, 2], [0, 2, 3], [1, 4, 5]]},
+    )
+    with pytest.raises(InputError, match="cell 2 has no measure"):
+        conserve(flat, torch.ones(3), flat.points)

@@ -76,10 +76,15 @@ def on_threads(run: Callable[[], list[Tensor]]) -> Iterator[list[Tensor]]:
         torch.set_num_threads(before)
 
 
-def in_another_process(code: str, **environment: str) -> str:
-    """What a fresh interpreter prints, with compiled operators unless it is told otherwise."""
+def needs_own_kernels() -> None:
+    """Skip what starts another process where tests run on kernels that such a one has not."""
     if os.environ.get("MESHSIM_EMULATED") or os.environ.get("MESHSIM_ON_CUDA"):
         pytest.skip("another process would run other kernels")
+
+
+def in_another_process(code: str, **environment: str) -> str:
+    """What a fresh interpreter prints, with compiled operators unless it is told otherwise."""
+    needs_own_kernels()
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "MESHSIM_NATIVE": "1", **environment},

@@ -311,6 +311,9 @@ def close(a: list[Any], b: list[Any]) -> bool:
 @pytest.fixture(scope="module")
 def answers() -> list[list[Any]]:
     """What all cases gave; a crash is told with the case that it came in."""
+    from tests.ops.blocks import needs_own_kernels
+
+    needs_own_kernels()
     done = subprocess.run(
         [sys.executable, __file__],
         cwd=Path(__file__).parents[2],
