@@ -44,6 +44,20 @@ def test_cells_gather_where_the_monitor_is_large(front: Path, method: str) -> No
     assert (before.point_fields["u"] - exact).abs().max() > 0.4
 
 
+def test_integrals_over_cells_are_conserved_where_asked(front: Path) -> None:
+    def integral(path: Path) -> float:
+        mesh = meshsim.read(path)
+        return float((mesh.cell_measures * mesh.cell_fields["k"]).sum())
+
+    found = {}
+    for fields in ("conserve", "interpolate"):
+        out = front.with_name(f"{fields}.vtu")
+        command = ["move", str(front), "-o", str(out), "--monitor", "1 + 10*G(u)"]
+        assert main([*command, "--fields", fields]) == 0
+        found[fields] = abs(integral(out) / integral(front) - 1)
+    assert found["conserve"] < 1e-12 < found["interpolate"]
+
+
 def test_damping_of_zero_moves_nothing(front: Path) -> None:
     out = front.with_name("out.vtu")
     assert (
