@@ -1,6 +1,6 @@
 """Meshes before and after moving, coloured by the size of cells; and a front that is followed.
 
-    python viz/movers.py [-o DIR] [--frames 20]
+    python viz/movers.py [-o DIR] [--frames 14]
 
 Writes movers.png: a polygon with a hole at rest, moved by the classical solver as far as it stays
 sound, and by the learned mover; and front.gif, a ring that crosses the square, the mesh moved anew
@@ -63,10 +63,10 @@ def compare(path: Path) -> None:
 
 def front(path: Path, frames: int) -> None:
     """The ring that moves, as an animation."""
-    grid, mover, pictures = structured(40), LearnedMover(), []
+    grid, mover, pictures = structured(32), LearnedMover(), []
     for t in np.linspace(0.1, 0.9, frames):
         moved = mover.move(grid, ball((t, 0.5), 0.25, 10.0, 80.0))
-        figure = Figure((4, 4), dpi=70)
+        figure = Figure((4, 4), dpi=60)
         canvas = FigureCanvasAgg(figure)
         axes = figure.add_axes((0.02, 0.02, 0.96, 0.9))
         draw(axes, grid, moved.points, f"a ring at x = {t:.2f}", (-2.5, 1.5))
@@ -78,7 +78,7 @@ def front(path: Path, frames: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--frames", type=int, default=20)
+    parser.add_argument("--frames", type=int, default=14)
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     compare(given.output / "movers.png")

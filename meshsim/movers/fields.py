@@ -35,6 +35,13 @@ class Gaussians:
             np.maximum(rng.normal(1 / 4, 1 / 6, (count, dim)), 1 / 8),
         )
 
+    @classmethod
+    def draw_in(cls, rng: np.random.Generator, points: Array) -> Gaussians:
+        """Such a field scaled to the box of points (N, D), by its longest side."""
+        low, size = points.min(0), float(np.ptp(points, axis=0).max())
+        unit = cls.draw(rng, points.shape[1])
+        return cls(unit.heights, low + size * unit.centres, size * unit.widths)
+
     def _terms(self, x: Array) -> tuple[Array, Array]:
         t = (x[:, None, :] - self.centres) / self.widths  # (n, K, D)
         return self.heights * np.exp(-(t**2).sum(2)), t

@@ -6,21 +6,20 @@ none of them is kept from tangling a mesh, and none ships.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from meshsim.check import InputError, WorkError
 from meshsim.movers.dmm import RASTER, DataFreeMover
 from meshsim.movers.fields import Gaussians
 from meshsim.movers.monge_ampere import MongeAmpere, Moved
 from meshsim.movers.simplices import Array, Simplices
+from meshsim.movers.training import Say, fit
 from meshsim.movers.transport import as_density
 from meshsim.movers.um2n import (
     UM2N,
@@ -31,8 +30,6 @@ from meshsim.movers.um2n import (
     uniformity_loss,
 )
 from meshsim.ops import interpolate, locate
-
-Say = Callable[[int, float], None]
 
 
 class Box:
@@ -132,12 +129,6 @@ def rastered(grid: Simplices, monitor: Tensor, unit: Tensor) -> Tensor:
     return interpolate(monitor, cells, ids.clamp(min=0), weights).reshape((RASTER,) * grid.dim)
 
 
-def field_in(grid: Simplices, rng: np.random.Generator) -> Gaussians:
-    """A random field in the box of a mesh."""
-    unit, box = Gaussians.draw(rng, grid.dim), Box(grid.points)
-    return Gaussians(unit.heights, box.low + box.size * unit.centres, box.size * unit.widths)
-
-
 def monitor_of(field: Gaussians, grid: Simplices, alpha: float = 5.0) -> Callable[[Array], Array]:
     """UM2N's monitor, 1 + α |∇∇u|² / max, as a function of place."""
     most = float((field.hessian(grid.points) ** 2).sum((1, 2)).max())
@@ -160,42 +151,14 @@ def labels(
     rng = np.random.default_rng(seed)
     out: list[tuple[Simplices, Array, Array]] = []
     for tried in range(10 * count):
-        if len(out) == count:
-            return out
         grid = grids[tried % len(grids)]
-        monitor = monitor_of(field_in(grid, rng), grid)
+        monitor = monitor_of(Gaussians.draw_in(rng, grid.points), grid)
         found = MongeAmpere(grid, "quasi-newton", rtol=1e-3, most=most).move(monitor)
         if found.converged:
             out.append((grid, monitor(grid.points), found.points))
+        if len(out) == count:
+            return out
     raise WorkError(f"the classical solver converged on {len(out)} of {10 * count} meshes only")
-
-
-def _fit(
-    net: nn.Module,
-    loss_of: Callable[[np.random.Generator], Tensor],
-    minutes: float,
-    steps: int,
-    seed: int,
-    rate: float,
-    say: Say,
-) -> None:
-    """Adam for so long or so many steps, the rate falling to zero as a cosine."""
-    if not (minutes > 0 or steps > 0):
-        raise InputError("expected `minutes` or `steps` above 0")
-    rng, began = np.random.default_rng(seed), time.monotonic()
-    optimiser = torch.optim.Adam(net.parameters(), lr=rate)
-    step, done = 0, 0.0
-    while done < 1.0:
-        for group in optimiser.param_groups:
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * done))
-        loss = loss_of(rng)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        say(step, float(loss.detach()))
-        step += 1
-        done = (time.monotonic() - began) / (60 * minutes) if minutes else step / steps
 
 
 def train_um2n(
@@ -212,19 +175,19 @@ def train_um2n(
 
     The labels are made first, in time of their own.
     """
-    known: dict[int, Neighbours] = {}
+    known = {id(grid): Neighbours.of(grid) for grid in grids}
     cases = labels(grids, labelled, 10_000 + seed)
 
     def loss_of(rng: np.random.Generator) -> Tensor:
         grid, monitor, goal = cases[int(rng.integers(len(cases)))]
-        near = known.setdefault(id(grid), Neighbours.of(grid))
+        near = known[id(grid)]
         box = Box(grid.points)
         x = net(box.within(grid.points).float(), torch.from_numpy(monitor).float(), near).double()
         target = box.within(goal)
         areas = area_loss(x, target, torch.from_numpy(grid.cells))
         return 100 * areas + 10 * coordinate_loss(x, target) + chamfer_loss(x, target)
 
-    _fit(net, loss_of, minutes, steps, seed, rate, say)
+    fit(net, loss_of, minutes, steps, seed, rate, say)
 
 
 def train_uniform(
@@ -237,17 +200,17 @@ def train_uniform(
     say: Say = lambda step, loss: None,
 ) -> None:
     """The M-uniform loss on fresh fields; no labels."""
-    known: dict[int, Neighbours] = {}
+    known = {id(grid): Neighbours.of(grid) for grid in grids}
 
     def loss_of(rng: np.random.Generator) -> Tensor:
         grid = grids[int(rng.integers(len(grids)))]
-        near = known.setdefault(id(grid), Neighbours.of(grid))
-        m = torch.from_numpy(monitor_of(field_in(grid, rng), grid)(grid.points))
+        near = known[id(grid)]
+        m = torch.from_numpy(monitor_of(Gaussians.draw_in(rng, grid.points), grid)(grid.points))
         rest = Box(grid.points).within(grid.points)
         x = net(rest.float(), m.float(), near).double()
         return uniformity_loss(x, rest, m, torch.from_numpy(grid.cells))
 
-    _fit(net, loss_of, minutes, steps, seed, rate, say)
+    fit(net, loss_of, minutes, steps, seed, rate, say)
 
 
 def train_data_free(
@@ -278,7 +241,7 @@ def train_data_free(
         rows = code.repeat_interleave(places, 0)
         return net.residuals(rows, inside, monitor, fields).total()
 
-    _fit(net, loss_of, minutes, steps, seed, rate, say)
+    fit(net, loss_of, minutes, steps, seed, rate, say)
 
 
 class Batch:

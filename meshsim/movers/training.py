@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from meshsim.check import InputError
 from meshsim.movers.elements import error, solution
 from meshsim.movers.fields import Gaussians
 from meshsim.movers.learned import BULK, Density
 from meshsim.movers.simplices import Array, Quadrature, Simplices
 from meshsim.movers.transport import Transport
+
+Say = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,7 @@ def draw(rng: np.random.Generator, transports: Sequence[Transport], rule: Quadra
     """
     transport = transports[int(rng.integers(len(transports)))]
     points: Array = transport.grid.points
-    low, size = points.min(0), float(np.ptp(points, axis=0).max())
-    unit = Gaussians.draw(rng, points.shape[1])
-    field = Gaussians(unit.heights, low + size * unit.centres, size * unit.widths)
+    field = Gaussians.draw_in(rng, points)
     alpha = float(np.exp(rng.uniform(np.log(2.0), np.log(50.0))))
     monitor = field.monitor(points, alpha, int(rng.integers(1, 3)))
     return Problem(transport, field, torch.from_numpy(monitor), float(rng.integers(0, 2)), rule)
@@ -93,7 +94,7 @@ def train(
     seed: int = 0,
     batch: int = 8,
     rate: float = 3e-3,
-    say: Callable[[int, float], None] = lambda step, loss: None,
+    say: Say = lambda step, loss: None,
 ) -> None:
     """Adam on the mean of the errors, each over that of the mesh at rest, at most 2.
 
@@ -103,28 +104,59 @@ def train(
         minutes, steps: when to end; the rate falls to zero as a cosine till then. One of them.
         say: called with the step and its loss.
     """
-    rng, began = np.random.default_rng(seed), time.monotonic()
     transports = [Transport(grid, bulk=BULK) for grid in grids]
-    optimiser = torch.optim.Adam(density.parameters(), lr=rate)
-    step, done = 0, 0.0
-    while done < 1.0:
-        for group in optimiser.param_groups:
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * done))
+
+    def loss_of(rng: np.random.Generator) -> Tensor | None:
         losses = []
         for _ in range(batch):
             problem = draw(rng, transports, rule)
             transport = problem.transport
             moved = transport.carry(density(problem.monitor, transport.shares), guard=False).points
-            if (problem.transport.tangled(moved.detach())) > 0:
+            if transport.tangled(moved.detach()) > 0:
                 continue  # the safeguard is for use; here it would hide the gradient
             before = problem.error(transport.points)
             losses.append((problem.error(moved) / before).clamp(max=2.0))
-        if losses:
-            loss = torch.stack(losses).mean()
+        return torch.stack(losses).mean() if losses else None
+
+    fit(density, loss_of, minutes, steps, seed, rate, say)
+
+
+def fit(
+    net: nn.Module,
+    loss_of: Callable[[np.random.Generator], Tensor | None],
+    minutes: float,
+    steps: int,
+    seed: int,
+    rate: float,
+    say: Say,
+) -> None:
+    """Adam for so long or so many steps, the rate falling to zero as a cosine.
+
+    Arguments:
+        net: changed in place.
+        loss_of: a loss on fresh problems; None for a step without one.
+        minutes, steps: when to end; one of them.
+        seed: of the problems.
+        rate: to begin with.
+        say: called with the step and its loss.
+
+    Raises:
+        InputError: neither minutes nor steps.
+    """
+    if not (minutes > 0 or steps > 0):
+        raise InputError(f"expected minutes or steps above 0, got {minutes:g} and {steps}")
+    rng, began = np.random.default_rng(seed), time.monotonic()
+    optimiser = torch.optim.Adam(net.parameters(), lr=rate)
+    step, done = 0, 0.0
+    while done < 1.0:
+        for group in optimiser.param_groups:
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * done))
+        loss = loss_of(rng)
+        if loss is not None:
             optimiser.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(density.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimiser.step()
             say(step, float(loss.detach()))
         step += 1
-        done = (time.monotonic() - began) / (60 * minutes) if minutes else step / max(steps, 1)
+        done = (time.monotonic() - began) / (60 * minutes) if minutes else step / steps

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshsim.movers import Simplices, ball
-from meshsim.movers.peers import field_in, monitor_of
+from meshsim.movers.fields import Gaussians
+from meshsim.movers.peers import monitor_of
 from meshsim.movers.simplices import Array
 from meshsim.solvers.domains import L_SHAPE, SQUARE, box, polygon, random_polygon, structured
 from meshsim.solvers.elliptic import l2_error, solve
@@ -37,7 +38,7 @@ class Case:
 
 def of_gaussians(name: str, grid: Simplices, seed: int, reaction: float = 1.0) -> Case:
     """UM2N's field and monitor, 1 + 5 |∇∇u|² / max, scaled to the mesh's box."""
-    u = field_in(grid, np.random.default_rng(seed))
+    u = Gaussians.draw_in(np.random.default_rng(seed), grid.points)
     monitor = monitor_of(u, grid)
     return Case(name, grid, monitor, u, lambda x: reaction * u(x) - u.laplacian(x), reaction)
 

@@ -92,7 +92,7 @@ def test_training_lowers_the_loss_on_the_same_fields(name):
 
 
 def test_training_wants_a_length_and_labels_that_can_be_had():
-    with pytest.raises(InputError, match="`minutes` or `steps`"):
+    with pytest.raises(InputError, match="minutes or steps above 0, got 0 and 0"):
         train_data_free(DataFreeMover(2, width=32))
     with pytest.raises(WorkError, match="of 10 meshes only"):
         labels([polygon(L_SHAPE, 0.1)], 1, seed=0, most=1)
