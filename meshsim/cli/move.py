@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-METHODS = ("learned", "flow", "ma", "ma-relaxation")
-
 
 def move(
     mesh: Annotated[Path, typer.Argument(metavar="MESH", help="A mesh file.")],
@@ -50,46 +48,39 @@ def move(
     In an expression H(u) and G(u) are the norms of the Hessian and the gradient of a field over
     their maximum, H2 and G2 their squares, hessian, grad and arc the plain ones.
     """
-    from meshsim.check import InputError, WorkError, check_known
+    from meshsim.check import InputError, WorkError
     from meshsim.cli.arguments import load, ready
     from meshsim.io import write
     from meshsim.mesh import Mesh
-    from meshsim.movers import Density, FieldMonitor, LearnedMover, MongeAmpere
-    from meshsim.movers.learned import BULK
-    from meshsim.movers.meshes import FIELDS, corners, point_values, with_points
-    from meshsim.movers.monitor import CONVENTIONS, spread
+    from meshsim.movers import Mover
 
-    check_known(method, METHODS, "method")
-    check_known(convention, CONVENTIONS, "convention")
-    check_known(fields, FIELDS, "fields")
     if not 0 <= damping <= 1:
         raise InputError(f"--damping: expected 0 to 1, got {damping}")
     data = load(mesh, trust)
     if not isinstance(data, Mesh):
         raise InputError(f"{mesh}: expected a single mesh, got a {type(data).__name__.lower()}")
     ready(data, out)
-    of = corners(data)
-    grid = of.grid
-    wanted = FieldMonitor(grid, monitor, point_values(data, of.used), convention, smooth)
-    if method in ("ma", "ma-relaxation"):
-        how = "quasi-newton" if method == "ma" else "relaxation"
-        solver = MongeAmpere(grid, how, tolerance, iterations, feature=feature, fixed=fixed)
-        moved = solver.move(wanted)
-    else:
-        density = Density(power=1.0) if method == "flow" else None
-        bulk = None if method == "flow" else BULK
-        mover = LearnedMover(density, bulk=bulk, feature=feature, fixed=fixed)
-        moved = mover.move(grid, wanted, of.corners)
-    share = damping
-    while of.tangled(points := grid.points + share * (moved.points - grid.points)):
-        share *= 0.8
-    answer = with_points(data, of, points, fields)
+    mover = Mover(
+        data,
+        monitor,
+        method,
+        convention,
+        smooth,
+        damping,
+        fields,
+        tolerance,
+        iterations,
+        feature,
+        fixed,
+    )
+    answer = mover(data)
     for sentence in write(answer, out):
         print(f"note: {sentence}", file=sys.stderr)
+    before, after = mover.spreads(data, answer)
     print(
-        f"{out}: σ/μ of the monitor over cells {spread(grid, wanted, grid.points):.3g} →"
-        f" {spread(grid, wanted, points):.3g}, {100 * share:.0f} % of the way",
+        f"{out}: σ/μ of the monitor over cells {before:.3g} → {after:.3g},"
+        f" {100 * mover.share:.0f} % of the way",
         file=sys.stderr,
     )
-    if not moved.converged:
-        raise WorkError(f"{mesh}: {moved.why}; the last good mesh is in {out}")
+    if not mover.moved.converged:
+        raise WorkError(f"{mesh}: {mover.moved.why}; the last good mesh is in {out}")

@@ -3,6 +3,7 @@
 from meshsim.movers.learned import Density, LearnedMover
 from meshsim.movers.monge_ampere import MongeAmpere, Moved, Step
 from meshsim.movers.monitor import FieldMonitor, ball, shock
+from meshsim.movers.mover import Mover
 from meshsim.movers.simplices import Simplices
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "LearnedMover",
     "MongeAmpere",
     "Moved",
+    "Mover",
     "Simplices",
     "Step",
     "ball",

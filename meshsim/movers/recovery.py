@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.sparse import csr_matrix, spmatrix
+from scipy.sparse.linalg import splu
 
 from meshsim.movers.simplices import Array, Simplices
 
@@ -70,14 +71,13 @@ def smooth(grid: Simplices, values: Array, rounds: float) -> Array:
 
 
 def solve_dirichlet(matrix: spmatrix, load: Array, held: np.ndarray, values: Array) -> Array:
-    """The solution of a sparse system with the entries `held` (N,) bool fixed at `values`."""
-    from scipy.sparse.linalg import spsolve
-
-    out = np.where(held, values, 0.0)
+    """The solution (N, …) of a sparse system with the rows `held` (N,) bool fixed at `values`."""
+    out = np.zeros_like(values)
+    out[held] = values[held]
     inside = np.flatnonzero(~held)
     if len(inside):
         rest = load[inside] - matrix[inside] @ out
-        out[inside] = spsolve(matrix[inside][:, inside].tocsc(), rest)
+        out[inside] = splu(matrix[inside][:, inside].tocsc()).solve(rest)
     return out
 
 
