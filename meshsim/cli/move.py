@@ -33,6 +33,7 @@ def move(
     smooth: Annotated[float, typer.Option(help="Rounds of smoothing of the monitor.")] = 0.0,
     tolerance: Annotated[float, typer.Option(help="Of the residual (ma).")] = 1e-3,
     iterations: Annotated[int, typer.Option(help="At most (ma).")] = 1000,
+    stages: Annotated[int, typer.Option(help="Of continuation, for high contrasts (ma).")] = 1,
     feature: Annotated[float, typer.Option(help="Degrees: sharper turns are corners.")] = 15.0,
     fixed: Annotated[bool, typer.Option("--fixed", help="Hold the boundary's points.")] = False,
     fields: Annotated[
@@ -70,6 +71,7 @@ def move(
         fields,
         tolerance,
         iterations,
+        stages,
         feature,
         fixed,
     )

@@ -1,10 +1,13 @@
-"""Random smooth fields to train movers on and to judge them by."""
+"""Random fields to train movers on and to judge them by: sums of Gaussians, fronts, rings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from meshsim.movers.simplices import Array
 
@@ -72,3 +75,59 @@ class Gaussians:
         size = (self.hessian(x) ** 2).sum((1, 2)) ** (power / 2)
         out: Array = 1 + alpha * size / size.max()
         return out
+
+
+@dataclass(frozen=True)
+class Radial:
+    """A spherical front, u = tanh t, or a ring, u = exp(−t²/2), with t = (|x − c| − R) / w.
+
+    Arguments:
+        kind: "front" or "ring".
+        centre: (D,) c. radius: R. width: w.
+
+    >>> Radial("front", torch.zeros(2), 1.0, 0.1)(torch.tensor([[0.0, 1.0]]))
+    tensor([0.])
+    """
+
+    kind: str
+    centre: Tensor
+    radius: float
+    width: float
+
+    @classmethod
+    def draw_in(cls, rng: np.random.Generator, points: Array) -> Radial:
+        """One through a random point of (N, D): R is 0.1 to 1 of the box's longest side, w 0.02
+        to 0.1, both uniform in their logarithms."""
+        size = float(np.ptp(points, axis=0).max())
+        way = rng.normal(size=points.shape[1])
+        radius, width = (
+            size * float(np.exp(rng.uniform(np.log(a), np.log(b))))
+            for a, b in ((0.1, 1.0), (0.02, 0.1))
+        )
+        through = points[int(rng.integers(len(points)))]
+        centre = through - radius * way / np.linalg.norm(way)
+        kind = ("front", "ring")[int(rng.integers(2))]
+        return cls(kind, torch.from_numpy(centre), radius, width)
+
+    def _profile(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """u, u′/r and u″ along the radius."""
+        r = (x - self.centre).norm(dim=-1).clamp(min=1e-6 * self.width)
+        t, w = (r - self.radius) / self.width, self.width
+        if self.kind == "front":
+            u = torch.tanh(t)
+            slope = 1 - u * u
+            return u, slope / (w * r), -2 * u * slope / w**2
+        u = torch.exp(-t * t / 2)
+        return u, -t * u / (w * r), (t * t - 1) * u / w**2
+
+    def __call__(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "..."]:
+        return self._profile(x)[0]
+
+    def laplacian(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "..."]:
+        _, across, along = self._profile(x)
+        return along + (x.shape[-1] - 1) * across
+
+    def squares(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "..."]:
+        """|∇∇u|²."""
+        _, across, along = self._profile(x)
+        return along**2 + (x.shape[-1] - 1) * across**2

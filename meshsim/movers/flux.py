@@ -8,6 +8,7 @@ strain, bounded at every corner, as near to the divergence as the body's bulk mo
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class _Solve(torch.autograd.Function):
         return torch.from_numpy(ctx.factors.solve(grads[0].contiguous().numpy())), None
 
 
-class _Times(torch.autograd.Function):
+class Times(torch.autograd.Function):
     """A sparse matrix of scipy times columns (n, k)."""
 
     @staticmethod
@@ -59,17 +60,21 @@ class Potential:
         load = sum(b.T @ d for b, d in zip(blocks, grid.derivatives, strict=True))
         self._load = load.tocsr()
 
-    def __call__(self, rho: Float[Tensor, " N"]) -> Float[Tensor, "N D"]:
-        """u at the points at rest, for ρ of mean 1 there. Differentiable."""
-        load = _Times.apply((rho - 1.0)[:, None], self._mass)  # (N, 1)
+    def __call__(
+        self, rho: Float[Tensor, " N"], strain: Float[Tensor, "N P"] | None = None
+    ) -> Float[Tensor, "N D"]:
+        """u at the points at rest, for ρ of mean 1 there. Differentiable; takes no strain."""
+        load = Times.apply((rho - 1.0)[:, None], self._mass)  # (N, 1)
         load = torch.cat([load.new_zeros(1, 1), load[1:]])
-        slope = _Times.apply(_Solve.apply(load, self._poisson), self._load)
-        shift: Tensor = _Times.apply(_Solve.apply(slope, self._slope), self._basis)  # (D N, 1)
+        slope = Times.apply(_Solve.apply(load, self._poisson), self._load)
+        shift: Tensor = Times.apply(_Solve.apply(slope, self._slope), self._basis)  # (D N, 1)
         return shift.reshape(self._dim, -1).T
 
 
 class Elastic:
-    """u least in ∫ 2 ε(u) : ε(u) + λ (∇·u − 1 + ρ)², in linear elements, points of sides on them.
+    """u least in ∫ 2 |ε(u) − E|² + λ (∇·u − 1 + ρ)², in linear elements, points of sides on them.
+
+    E is a strain that the body would have by itself: how cells are to be stretched, not only sized.
 
     Arguments:
         grid, sides: the mesh at rest.
@@ -92,16 +97,39 @@ class Elastic:
         rows, columns = np.repeat(unknown, m, 1).reshape(-1), np.tile(unknown, (1, m)).reshape(-1)
         matrix = csr_matrix((local.reshape(-1), (rows, columns)), shape=(dim * n, dim * n))
         self._factors = factor(sides.basis.T @ matrix @ sides.basis)
-        swell = np.repeat((bulk / k * size[:, None, None] * g).reshape(-1, m, 1), k, 2)
-        rows, columns = (
-            np.repeat(unknown, k, 1).reshape(-1),
-            np.tile(grid.cells, (1, m)).reshape(-1),
-        )
-        load = csr_matrix((swell.reshape(-1), (rows, columns)), shape=(dim * n, n))
-        self._load = (sides.basis.T @ load).tocsr()
+        swell = bulk * size[:, None, None] * g  # (C, k, D), of the cells' mean density
+        self._load = (sides.basis.T @ self._spread(grid, [swell])).tocsr()
+        strains = []
+        for p, q in combinations_with_replacement(range(dim), 2):
+            each = np.zeros_like(g)
+            each[:, :, p] += 2 * size[:, None] * g[:, :, q]
+            if p != q:
+                each[:, :, q] += 2 * size[:, None] * g[:, :, p]
+            strains.append(each)
+        self._strain = (sides.basis.T @ self._spread(grid, strains)).tocsr()
 
-    def __call__(self, rho: Float[Tensor, " N"]) -> Float[Tensor, "N D"]:
-        """u at the points at rest, for ρ of mean 1 there. Differentiable."""
-        load = _Times.apply((1.0 - rho)[:, None], self._load)
-        shift: Tensor = _Times.apply(_Solve.apply(load, self._factors), self._basis)  # (D N, 1)
+    def _spread(self, grid: Simplices, each: list[Array]) -> csr_matrix:
+        """(D N, P N) loads (C, k, D) of the cells' means of P values at points."""
+        n, k, count = len(grid.points), grid.dim + 1, len(each)
+        unknown = (grid.cells[:, :, None] + n * np.arange(grid.dim)).reshape(len(grid.cells), -1)
+        m = unknown.shape[1]
+        rows = np.tile(np.repeat(unknown, k, 1).reshape(-1), count)
+        columns = np.tile(grid.cells, (1, m)).reshape(-1)
+        columns = np.concatenate([columns + i * n for i in range(count)])
+        values = [np.repeat(e.reshape(-1, m, 1) / k, k, 2).reshape(-1) for e in each]
+        shape = (grid.dim * n, count * n)
+        return csr_matrix((np.concatenate(values), (rows, columns)), shape=shape)
+
+    def __call__(
+        self, rho: Float[Tensor, " N"], strain: Float[Tensor, "N P"] | None = None
+    ) -> Float[Tensor, "N D"]:
+        """u at the points at rest, for ρ of mean 1 there. Differentiable.
+
+        Arguments:
+            strain: (N, P) E_ij, i ≤ j row by row, P = D(D + 1)/2; none is zero.
+        """
+        load = Times.apply((1.0 - rho)[:, None], self._load)
+        if strain is not None:
+            load = load + Times.apply(strain.T.reshape(-1, 1), self._strain)
+        shift: Tensor = Times.apply(_Solve.apply(load, self._factors), self._basis)  # (D N, 1)
         return shift.reshape(self._dim, -1).T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from meshsim.movers.simplices import Array, Indices, Simplices
 from meshsim.movers.transport import Transport, as_density
 
 SHIPPED = Path(__file__).with_name("density.safetensors")
-FEATURES = 7
-BULK = 8.0
+FEATURES = 11
+BULK = {2: 2.5, 3: 1.5}  # tetrahedra lose more by their shape
 
 
 class Density(nn.Module):
@@ -26,8 +27,8 @@ class Density(nn.Module):
     Equal distribution, ρ = m, is not what makes errors least: it takes from where the monitor is
     small more than it gives where it is large. What does is learned, point by point, from where m
     stands among its own values: log m over its mean, largest and least, and over the whole mesh
-    its spread, range, and the share of the mesh above the mean. Nothing depends on the scale of
-    m, on the number of points or on the domain.
+    its spread, range, the share of the mesh above the mean, and the dimension. Nothing depends on
+    the scale of m, on the number of points or on the domain.
 
     Arguments:
         width: of two hidden layers.
@@ -40,7 +41,7 @@ class Density(nn.Module):
     def __init__(self, width: int = 32, power: float = 0.7):
         super().__init__()
         self.power = nn.Parameter(torch.tensor(power))
-        last = nn.Linear(width, 1)
+        last = nn.Linear(width, 3)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(
@@ -48,22 +49,56 @@ class Density(nn.Module):
         )
 
     def forward(
-        self, monitor: Float[Tensor, " N"], shares: Float[Tensor, " N"]
-    ) -> Float[Tensor, " N"]:
-        """ρ > 0 at points, in float64, from m > 0 and the points' shares of the mesh (N,)."""
-        share = shares.double() / shares.double().sum()
+        self, monitor: Float[Tensor, " N"], transport: Transport
+    ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N P"]]:
+        """ρ > 0 and E at points, in float64, from m > 0 there."""
+        shares, dim = transport.shares, transport.grid.dim
+        share = shares / shares.sum()
         m = monitor.double()
         mean = (m * share).sum()
         high, low = (m / m.max()).log(), (m / m.min()).log()
         a = (m / mean).log()  # (N,)
         spread = ((m / mean - 1) ** 2 * share).sum().sqrt()
         whole = [spread, (m.max() / mean).log(), (m.min() / mean).log(), ((m > mean) * share).sum()]
-        columns = [a, high, low, *(w.expand(len(m)) for w in whole)]
+        whole.append(m.new_tensor(dim - 2.0))
+        rise, bend, shape = _shapes(a, share, transport)
+        columns = [a, high, low, *(w.expand(len(m)) for w in whole), *shape]
         dtype = self.power.dtype
-        bend = self.layers(torch.stack(columns, 1).to(dtype)).squeeze(1).double()
+        out = self.layers(torch.stack(columns, 1).to(dtype)).double()  # (N, 3)
         # Bounded: a density of more than e⁸ to one is not to be had by moving points.
-        out = self.power.double() * a + 4.0 * torch.tanh(bend / 4.0)
-        return (out - out.max()).clamp(min=-16.0).exp()
+        out = 4.0 * torch.tanh(out / 4.0)
+        log = self.power.double() * a + out[:, 0]
+        strain = out[:, 1, None, None] * rise + out[:, 2, None, None] * bend  # (N, D, D)
+        i, j = torch.triu_indices(dim, dim)
+        return (log - log.max()).clamp(min=-16.0).exp(), strain[:, i, j]
+
+
+def _shapes(
+    a: Float[Tensor, " N"], share: Tensor, transport: Transport
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Which way log m rises and bends, of no scale: (N, D, D) each, without trace, and features.
+
+    ∇a ∇aᵀ over |∇a|² and its mean, ∇∇a over the root of |∇∇a|² and its mean: none where m is flat.
+    """
+    tiny = 1e-24
+    slope = transport.slopes(a[:, None]).squeeze(1)  # (N, D)
+    twice = transport.slopes(slope)  # (N, D, D)
+    twice = (twice + twice.transpose(1, 2)) / 2
+    steep, curved = (slope**2).sum(1), (twice**2).sum((1, 2))
+    steepness = steep + (steep * share).sum() + tiny
+    curvature = (curved + (curved * share).sum() + tiny).sqrt()
+    rise = slope[:, :, None] * slope[:, None, :] / steepness[:, None, None]
+    bend = twice / curvature[:, None, None]
+    along = ((slope[:, None, :] @ bend).squeeze(1) * slope).sum(1) / steepness
+    size = bend.diagonal(dim1=1, dim2=2).sum(1)
+    features = [steep / steepness, size, along]
+    return _deviator(rise), _deviator(bend), features
+
+
+def _deviator(t: Tensor) -> Tensor:
+    dim = t.shape[1]
+    mean = t.diagonal(dim1=1, dim2=2).sum(1) / dim
+    return t - mean[:, None, None] * torch.eye(dim, dtype=t.dtype)
 
 
 class LearnedMover:
@@ -72,7 +107,7 @@ class LearnedMover:
     Arguments:
         density: trained, or not: the mesh is sound either way. None loads what the package ships.
         steps: of the flow.
-        bulk: of the elastic flux, or None for the potential one, see `flux`.
+        bulk: of the elastic flux, by dimension, or None for the potential one, see `flux`.
         feature, fixed: see `Sides`.
     """
 
@@ -80,7 +115,7 @@ class LearnedMover:
         self,
         density: Density | None = None,
         steps: int = 4,
-        bulk: float | None = BULK,
+        bulk: float | Mapping[int, float] | None = BULK,
         feature: float = 15.0,
         fixed: bool = False,
     ):
@@ -92,7 +127,8 @@ class LearnedMover:
         """What depends on the mesh at rest alone; kept for the next call with the same one."""
         known = self._prepared
         if known is None or known[0] is not grid or known[1] is not corners:
-            made = Transport(grid, corners, self.steps, self.bulk, self.feature, self.fixed)
+            bulk = self.bulk[grid.dim] if isinstance(self.bulk, Mapping) else self.bulk
+            made = Transport(grid, corners, self.steps, bulk, self.feature, self.fixed)
             self._prepared = known = (grid, corners, made)
         return known[2]
 
@@ -110,7 +146,7 @@ class LearnedMover:
         values = as_density(monitor, grid)
         transport = self.prepare(grid, corners)
         with torch.no_grad():
-            carried = transport.carry(self.density(values, transport.shares))
+            carried = transport.carry(*self.density(values, transport))
         points: Array = carried.points.numpy()
         return Moved(points, True, share=carried.share)
 

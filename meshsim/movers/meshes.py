@@ -15,7 +15,7 @@ from meshsim.geometry.cells import TYPES, Cells, cell_edges
 from meshsim.geometry.measure import incidence
 from meshsim.mesh import Mesh
 from meshsim.movers.monitor import at_points
-from meshsim.movers.simplices import Array, Indices, Simplices
+from meshsim.movers.simplices import Array, Indices, Simplices, measures
 from meshsim.movers.split import simplices
 from meshsim.movers.transfer import conserve
 
@@ -67,13 +67,6 @@ def corners(mesh: Mesh) -> Corners:
     grid = Simplices(mesh.points[used], numbers.reshape(cells.shape))
     at = [_oriented(grid.points, _at_corners(block, used), used) for block in mesh.cells]
     return Corners(grid, used.cpu().numpy(), np.concatenate(at))
-
-
-def measures(points: Array, ids: Indices) -> Array:
-    """(K,) signed measures of simplices (K, D + 1)."""
-    edges = points[ids[:, 1:]] - points[ids[:, :1]]  # (K, D, D)
-    out: Array = np.linalg.det(edges) / (2 if points.shape[1] == 2 else 6)
-    return out
 
 
 def _at_corners(block: Cells, used: Tensor) -> Indices:

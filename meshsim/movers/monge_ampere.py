@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -110,27 +110,37 @@ class MongeAmpere:
         self._rule = quadrature(dim)
         self._at_rule = self._rule.at.T.copy()  # (D + 1, q)
 
-    def move(self, monitor: Monitor, start: Array | None = None) -> Moved:
+    def move(self, monitor: Monitor, start: Array | None = None, stages: int = 1) -> Moved:
         """Solve for one monitor function.
 
         Arguments:
             monitor: takes points (n, D) and gives (n,) positive values, the density of cells
                 wanted there; it is asked at moved points.
             start: the potential of an earlier `Moved`, to go on from there.
+            stages: of continuation: mᵏ ᐟ ⁿ for k = 1 to n, each from the one before, for monitors
+                of a contrast that is not reached at once.
 
         Raises:
             InputError: the monitor's values are not positive, not finite, or not one a point;
-                `start` is of another mesh.
+                `start` is of another mesh; no stages.
         """
+        if stages < 1:
+            raise InputError(f"`stages`: expected 1 or more, got {stages}")
         potential = np.zeros(len(self.grid.points)) if start is None else start.copy()
         if potential.shape != (len(self.grid.points),):
             raise InputError(
                 f"`start`: expected {len(self.grid.points)} values, got shape {potential.shape}"
             )
         check_monitor(monitor(self.grid.points), self.grid.points)
-        if self.method == "quasi-newton":
-            return self._newton(monitor, potential)
-        return self._relax(monitor, potential)
+        solve = self._newton if self.method == "quasi-newton" else self._relax
+        trace: tuple[Step, ...] = ()
+        for k in range(1, stages + 1):
+            found = solve(_power(monitor, k / stages), potential)
+            trace, potential = trace + found.trace, found.potential
+            if found.why and k < stages and found.tangled is None:
+                why = f"stage {k} of {stages}: {found.why}"
+                return replace(found, trace=trace, why=why)
+        return replace(found, trace=trace)
 
     def _hessian(self, potential: Array) -> Array:
         loads = np.stack([load @ potential for load in self.grid.hessian_loads.values()], 1)
@@ -272,6 +282,12 @@ class MongeAmpere:
         if len(trace) > self.most:
             return f"not converged after {self.most} iterations: residual {now:.2e}"
         return ""
+
+
+def _power(monitor: Monitor, share: float) -> Monitor:
+    if share == 1.0:
+        return monitor
+    return lambda points: monitor(points) ** share
 
 
 def _done(state: _State, good: _State, trace: list[Step]) -> Moved:

@@ -34,7 +34,7 @@ class Mover:
         convention, rounds: of the monitor, see `FieldMonitor`.
         damping: share of the way to go, 0 to 1; less where a cell would be turned.
         fields: how fields come along, see `with_points`.
-        tolerance, iterations: of the Monge–Ampère solvers.
+        tolerance, iterations, stages: of the Monge–Ampère solvers, see `MongeAmpere.move`.
         feature, fixed: see `Sides`.
 
     Attributes:
@@ -63,19 +63,22 @@ class Mover:
         fields: str = "interpolate",
         tolerance: float = 1e-3,
         iterations: int = 1000,
+        stages: int = 1,
         feature: float = 15.0,
         fixed: bool = False,
     ):
         check_known(method, METHODS, "method")
         check_known(convention, CONVENTIONS, "convention")
         check_known(fields, FIELDS, "fields")
+        if stages < 1:
+            raise InputError(f"`stages`: expected 1 or more, got {stages}")
         if not 0 <= damping <= 1:
             raise InputError(f"`damping`: expected 0 to 1, got {damping}")
         self.mesh, self.monitor, self.method = mesh, monitor, method
         self.convention, self.rounds = convention, rounds
         self.damping, self.fields = damping, fields
         self.corners = corners(mesh)
-        self._iteration = tolerance, iterations
+        self._iteration, self.stages = (tolerance, iterations), stages
         self._boundary = feature, fixed
 
     @cached_property
@@ -117,7 +120,7 @@ class Mover:
         rest = self.corners.grid.points
         wanted = self.wanted(fields, now)
         if isinstance(self._solver, MongeAmpere):
-            self.moved = self._solver.move(wanted)
+            self.moved = self._solver.move(wanted, stages=self.stages)
         else:
             self.moved = self._solver.move(self.corners.grid, wanted, self.corners.corners)
         self.share = self.damping

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from meshsim.check import InputError
 from meshsim.movers.elements import error, solution
-from meshsim.movers.fields import Gaussians
+from meshsim.movers.fields import Gaussians, Radial
 from meshsim.movers.learned import BULK, Density
 from meshsim.movers.simplices import Array, Quadrature, Simplices
 from meshsim.movers.transport import Transport
 
 Say = Callable[[int, float], None]
+Rule = Callable[[int], Quadrature]
+THIN = 0.4
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,14 @@ class Problem:
     """A mesh, a field and what follows: the monitor, and the error of −Δu + c u = f on a mesh."""
 
     transport: Transport
-    field: Gaussians
+    exact: Sum | Radial
     monitor: Tensor
     reaction: float
     rule: Quadrature
 
     def error(self, x: Tensor) -> Tensor:
         """The L² error of the solution with the points at x (N, D), of positive cells."""
-        grid, exact, c = self.transport.grid, Sum.of(self.field), self.reaction
+        grid, exact, c = self.transport.grid, self.exact, self.reaction
         held = torch.zeros(len(x), dtype=torch.bool)
         held[torch.from_numpy(grid.boundary).reshape(-1)] = True
 
@@ -71,24 +73,32 @@ class Problem:
         return error(x, cells, u, exact, self.rule)
 
 
-def draw(rng: np.random.Generator, transports: Sequence[Transport], rule: Quadrature) -> Problem:
-    """A random mesh of `transports`, a field of Gaussians in its box, and a monitor of it.
+def draw(rng: np.random.Generator, transports: Sequence[Transport], rule: Rule) -> Problem:
+    """A random mesh of `transports`, a field in its box, and a monitor of it.
 
-    The monitor is 1 + α |∇∇u|ᵖ / max, α from 2 to 50, p = 1 or 2; the equation Poisson's or with
-    c = 1.
+    The field is a sum of Gaussians, for `THIN` of the problems a front or a ring; the monitor
+    1 + α |∇∇u|ᵖ / max, α from 2 to 50, p = 1 or 2; the equation Poisson's or with c = 1.
     """
     transport = transports[int(rng.integers(len(transports)))]
     points: Array = transport.grid.points
-    field = Gaussians.draw_in(rng, points)
+    if rng.random() < THIN:
+        exact: Sum | Radial = (thin := Radial.draw_in(rng, points))
+        squares = thin.squares(transport.points)
+    else:
+        field = Gaussians.draw_in(rng, points)
+        exact = Sum.of(field)
+        squares = torch.from_numpy((field.hessian(points) ** 2).sum((1, 2)))
     alpha = float(np.exp(rng.uniform(np.log(2.0), np.log(50.0))))
-    monitor = field.monitor(points, alpha, int(rng.integers(1, 3)))
-    return Problem(transport, field, torch.from_numpy(monitor), float(rng.integers(0, 2)), rule)
+    power = int(rng.integers(1, 3)) / 2
+    monitor = 1 + alpha * (squares / squares.max()) ** power
+    reaction = float(rng.integers(0, 2))
+    return Problem(transport, exact, monitor, reaction, rule(points.shape[1]))
 
 
 def train(
     density: Density,
     grids: Sequence[Simplices],
-    rule: Quadrature,
+    rule: Rule,
     minutes: float = 0.0,
     steps: int = 0,
     seed: int = 0,
@@ -101,18 +111,19 @@ def train(
     Arguments:
         density: changed in place.
         grids: meshes at rest to draw from.
+        rule: of the errors, by the dimension.
         minutes, steps: when to end; the rate falls to zero as a cosine till then. One of them.
         say: called with the step and its loss.
     """
-    transports = [Transport(grid, bulk=BULK) for grid in grids]
+    transports = [Transport(grid, bulk=BULK[grid.dim]) for grid in grids]
 
     def loss_of(rng: np.random.Generator) -> Tensor | None:
         losses = []
         for _ in range(batch):
             problem = draw(rng, transports, rule)
             transport = problem.transport
-            moved = transport.carry(density(problem.monitor, transport.shares), guard=False).points
-            if transport.tangled(moved.detach()) > 0:
+            moved = transport.drift(*density(problem.monitor, transport))
+            if transport.guard.tangled(moved.detach().numpy()) > 0:
                 continue  # the safeguard is for use; here it would hide the gradient
             before = problem.error(transport.points)
             losses.append((problem.error(moved) / before).clamp(max=2.0))

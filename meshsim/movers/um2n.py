@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from meshsim.movers.boundary import Sides
 from meshsim.movers.simplices import Simplices
-from meshsim.movers.transport import measures
 from meshsim.ops import interpolate, locate, segment_softmax, segment_sum
 
 
@@ -155,6 +154,14 @@ class UM2N(nn.Module):
             places.append(x)
             h = torch.cat([h, *places], 1)
         return x
+
+
+def measures(x: Float[Tensor, "N D"], ids: Int[Tensor, "K k"]) -> Float[Tensor, " K"]:
+    """Signed measures of simplices, differentiable; twice them in 2-D, six times in 3-D."""
+    e = x[ids[:, 1:]] - x[ids[:, :1]]  # (K, D, D)
+    if x.shape[1] == 2:
+        return e[:, 0, 0] * e[:, 1, 1] - e[:, 0, 1] * e[:, 1, 0]
+    return (e[:, 0] * torch.linalg.cross(e[:, 1], e[:, 2])).sum(1)
 
 
 def area_loss(x: Tensor, target: Tensor, cells: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ and once more on a mesh already prepared. The classical solver is quasi-Newton t
 damped as a control: every mover can be told to go part of the way. Where it converges to a tangled
 mesh, that one is damped and judged; where it does not converge, the last good one.
 
+In the flows (Burgers, swirl) the mesh is moved from rest before every step, by the monitor of the
+solution so far; the error is the root mean square over the run.
+
 --weights has movers trained by `datasets/mesh_movers/train.py`, KIND-SEED.safetensors with KIND
 one of um2n, m-uniform, data-free and density: a row for each kind, the mean over seeds with their
 spread, at the damping that is best on eight validation fields of UM2N's squares, and undamped.
@@ -23,13 +26,13 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from meshsim.check import InputError
+from meshsim.check import InputError, WorkError
 from meshsim.movers import MongeAmpere, Simplices
 from meshsim.movers.dmm import DataFreeMover
 from meshsim.movers.learned import BULK, SHIPPED, Density, LearnedMover, load_density
@@ -39,22 +42,34 @@ from meshsim.movers.simplices import Array
 from meshsim.movers.um2n import UM2N
 from meshsim.timing import machine
 from tests.benchmarks.mover_cases import SETS, Case, validation
+from tests.benchmarks.mover_flows import FLOWS, Flow
 
 DAMPED = (0.25, 0.5, 0.6, 0.75, 1.0)
-Move = Callable[[Case], Array]
+EVERY = [*SETS, *FLOWS]
+
+
+class Moment(NamedTuple):
+    """What a mover is asked in a flow."""
+
+    grid: Simplices
+    monitor: Callable[[Array], Array]
+
+
+Given = Case | Moment
+Move = Callable[[Given], Array]
 
 
 class Timed:
     """A mover with its times: on a mesh that it has not seen, and on one that it has."""
 
-    def __init__(self, prepare: Callable[[Simplices], Callable[[Case], Array]]):
-        self._prepare = prepare
+    def __init__(self, prepare: Callable[[Simplices], Move]):
+        self.prepare = prepare
 
     def __call__(self, case: Case) -> tuple[Array, float, float]:
         """Points, seconds with preparation, seconds without."""
         fresh = Simplices(case.grid.points, case.grid.cells)
         began = time.perf_counter()
-        move = self._prepare(fresh)
+        move = self.prepare(fresh)
         move(case)
         first = time.perf_counter() - began
         began = time.perf_counter()
@@ -62,20 +77,18 @@ class Timed:
         return points, first, time.perf_counter() - began
 
 
-def classical(grid: Simplices) -> Callable[[Case], Array]:
+def classical(grid: Simplices) -> Move:
     solver = MongeAmpere(grid, "quasi-newton", rtol=1e-3, most=100)
 
-    def move(case: Case) -> Array:
+    def move(case: Given) -> Array:
         found = solver.move(case.monitor)
         return found.points if found.tangled is None else found.tangled
 
     return move
 
 
-def learned(
-    density: Density | None, bulk: float | None
-) -> Callable[[Simplices], Callable[[Case], Array]]:
-    def prepare(grid: Simplices) -> Callable[[Case], Array]:
+def learned(density: Density | None, bulk: float | None) -> Callable[[Simplices], Move]:
+    def prepare(grid: Simplices) -> Move:
         mover = LearnedMover(density, bulk=bulk)
         mover.prepare(grid)
         return lambda case: mover.move(grid, case.monitor).points
@@ -101,12 +114,12 @@ def trained(folder: Path) -> dict[str, Timed]:
     return out
 
 
-def published(mover: UM2NMover | DataFree) -> Callable[[Simplices], Callable[[Case], Array]]:
-    def prepare(grid: Simplices) -> Callable[[Case], Array]:
+def published(mover: UM2NMover | DataFree) -> Callable[[Simplices], Move]:
+    def prepare(grid: Simplices) -> Move:
         if isinstance(mover, UM2NMover):
             mover.prepare(grid)
 
-        def move(case: Case) -> Array:
+        def move(case: Given) -> Array:
             found = mover.move(grid, case.monitor)
             return found.points if found.tangled is None else found.tangled
 
@@ -176,6 +189,13 @@ def judge(case: Case, points: Array, before: float, mass: float) -> dict[str, fl
     }
 
 
+def shares(name: str, damping: dict[str, float]) -> dict[str, float]:
+    """{what it is called: share of the way} that a mover is judged at."""
+    if name in damping:
+        return {"best": damping[name], "1": 1.0}
+    return {f"{s:g}": s for s in (DAMPED[::-1] if name == "classical" else (0.75, 1.0))}
+
+
 def measure(
     cases: list[Case], made: dict[str, Timed], damping: dict[str, float]
 ) -> dict[str, dict[str, float]]:
@@ -194,13 +214,15 @@ def measure(
             except InputError:  # the data-free mover on what is no box
                 continue
             base = base or (first, again)
-            shares = {f"{s:g}": s for s in (DAMPED if name == "classical" else (0.75, 1.0))}
-            if name in damping:
-                shares = {"best": damping[name], "1": 1.0}
-            for tail, s in shares.items():
+            for tail, s in shares(name, damping).items():
                 row = judge(case, grid.points + s * (points - grid.points), before, mass)
                 row["first"], row["again"] = base[0] / first, base[1] / again
                 rows.setdefault(f"{name} × {tail}", []).append(row)
+    return summary(rows)
+
+
+def summary(rows: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Means over the meshes or flows of a set, then over seeds."""
     out = {}
     for name, found in rows.items():
         gains = np.array([r["gain"] for r in found])
@@ -218,13 +240,69 @@ def measure(
     return over_seeds(out)
 
 
+def follow(flow: Flow, mover: Timed, share: float, rest: float) -> dict[str, float]:
+    """Figures of a flow whose mesh is moved before every step; it ends where a mesh is tangled.
+
+    Arguments:
+        rest: the error on the mesh at rest.
+    """
+    grid = flow.grid
+    go = mover.prepare(grid)
+    spreads, worst, seconds = [], [], []
+    bad = 0
+
+    def move(x: Array, u: Array) -> Array:
+        nonlocal bad
+        monitor = flow.monitor(x, u)
+        began = time.perf_counter()
+        points = go(Moment(grid, monitor))
+        seconds.append(time.perf_counter() - began)
+        there = grid.points + share * (points - grid.points)
+        if bad := int((grid.signed(there) <= 0).sum()):
+            raise WorkError("tangled")
+        mass = [masses(grid, monitor(p), p) for p in (there, grid.points)]
+        spreads.append(np.divide(*(float(m.std() / m.mean()) for m in mass)))
+        worst.append(quality(grid, there) / quality(grid, grid.points))
+        return there
+
+    try:
+        gain = 1 - flow.error(flow.run(move)) / rest
+    except WorkError:
+        gain = -1.0
+    return {
+        "gain": gain,
+        "tangled": float(bad),
+        "spread": float(np.mean(spreads)) if spreads else float("nan"),
+        "quality": float(np.mean(worst)) if worst else float("nan"),
+        "seconds": float(np.mean(seconds)),
+    }
+
+
+def measure_flows(
+    flows: list[Flow], made: dict[str, Timed], damping: dict[str, float]
+) -> dict[str, dict[str, float]]:
+    """As `measure`; a time is the mean of a move, on a mesh prepared."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    for flow in flows:
+        rest = flow.error(flow.run())
+        base = None
+        for name, mover in made.items():
+            for tail, share in shares(name, damping).items():
+                row = follow(flow, mover, share, rest)
+                if name == "classical" and share == 1.0:
+                    base = row["seconds"]
+                row["again"] = base / row["seconds"] if base else float("nan")
+                rows.setdefault(f"{name} × {tail}", []).append(row)
+    return summary(rows)
+
+
 def spread(row: dict[str, float]) -> str:
     return f" ± {row['deviation']:.1%}" if row["seeds"] > 1 else ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--sets", nargs="*", default=EVERY, choices=EVERY)
     names = list(movers())
     parser.add_argument("--movers", nargs="*", default=names, choices=names)
     parser.add_argument("--share", type=float, default=1.0, help="of each set's meshes")
@@ -243,8 +321,13 @@ def main() -> None:
     if not given.json:
         print(f"{machine()}, {given.threads} threads; times over the classical solver's, as ratios")
     for name in given.sets:
-        cases = SETS[name](given.share)
-        found[name] = measure(cases, made, damping)
+        cases: list[Any]
+        if name in FLOWS:
+            cases = FLOWS[name](given.share)
+            found[name] = measure_flows(cases, made, damping)
+        else:
+            cases = SETS[name](given.share)
+            found[name] = measure(cases, made, damping)
         if given.json:
             continue
         points = int(np.mean([len(c.grid.points) for c in cases]))

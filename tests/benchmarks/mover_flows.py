@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -54,18 +54,21 @@ class Flow:
 
     def error(self, frames: list[Frame]) -> float:
         """The root mean square over frames of the L² error."""
-        found = []
+        squares = []
         for n in range(0, self.steps + 1, self.steps // JUDGED):
             frame, exact = frames[n], self.exact(n)
             grid = Simplices(frame.points, self.grid.cells)
-            columns = frame.values.reshape(len(frame.points), -1)
-            for k in range(columns.shape[1]):
-                found.append(
-                    l2_error(
-                        grid, columns[:, k], lambda x, k=k: exact(x).reshape(len(x), -1)[:, k], 4
-                    )
-                )
-        return float(np.sqrt(np.mean(np.square(found)) * columns.shape[1]))
+            u = frame.values.reshape(len(frame.points), -1)
+            parts = [
+                l2_error(grid, u[:, k], partial(_component, exact, k), 4) for k in range(u.shape[1])
+            ]
+            squares.append(np.square(parts).sum())
+        return float(np.sqrt(np.mean(squares)))
+
+
+def _component(field: Start, k: int, x: Array) -> Array:
+    out: Array = field(x).reshape(len(x), -1)[:, k]
+    return out
 
 
 def swirl(

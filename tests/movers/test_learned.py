@@ -13,7 +13,7 @@ from meshsim.movers.training import Sum, draw, train
 from meshsim.movers.transport import Transport
 from meshsim.solvers.elliptic import conical
 from tests.helpers import MESHES
-from tests.movers.grids import cube, ring, square
+from tests.movers.grids import cube, ring, square, turned
 
 
 def wild() -> Density:
@@ -22,6 +22,14 @@ def wild() -> Density:
     density = Density()
     for p in density.parameters():
         torch.nn.init.normal_(p, std=3.0)
+    return density
+
+
+def mild() -> Density:
+    """Weights that nobody trained, small: cells are stretched, and no safeguard is needed."""
+    torch.manual_seed(1)
+    density = Density(power=0.5)
+    torch.nn.init.normal_(density.layers[-1].weight, std=0.3)
     return density
 
 
@@ -37,7 +45,7 @@ def test_no_weights_tangle_a_mesh(name):
     for seed in range(5):
         values = 100.0 ** np.random.default_rng(seed).random(len(grid.points))
         moved = mover.move(grid, values, ids)
-        assert mover.prepare(grid, ids).tangled(torch.from_numpy(moved.points)) == 0
+        assert mover.prepare(grid, ids).guard.tangled(moved.points) == 0
 
 
 def test_a_constant_monitor_moves_nothing_whatever_the_weights():
@@ -47,7 +55,7 @@ def test_a_constant_monitor_moves_nothing_whatever_the_weights():
 
 
 def test_the_scale_of_the_monitor_does_not_matter():
-    grid, mover = square(8), LearnedMover(wild())
+    grid, mover = square(8), LearnedMover(mild())
     monitor = ball((0.5, 0.5), 0.3, 5.0, 30.0)(grid.points)
     gap = mover.move(grid, monitor).points - mover.move(grid, 1e6 * monitor).points
     assert np.abs(gap).max() < 1e-7
@@ -57,17 +65,31 @@ def test_the_numbers_of_points_do_not_matter():
     grid, rng = square(8), np.random.default_rng(0)
     order = rng.permutation(len(grid.points))
     again = Simplices(grid.points[order], np.argsort(order)[grid.cells])
-    monitor, mover = ball((0.5, 0.5), 0.3, 5.0, 30.0), LearnedMover(Density(power=0.6))
+    monitor, mover = ball((0.5, 0.5), 0.3, 5.0, 30.0), LearnedMover(mild())
     gap = mover.move(grid, monitor).points[order] - mover.move(again, monitor).points
     assert np.abs(gap).max() < 1e-9
 
 
+@pytest.mark.parametrize("grid", [square(8), cube(4)], ids=["square", "cube"])
+def test_a_mesh_that_is_turned_is_moved_alike(grid):
+    monitor = ball((0.4,) * grid.dim, 0.3, 5.0, 30.0)
+    mover, again = LearnedMover(mild()), turned(grid, 30.0)
+    found = mover.move(grid, monitor)
+    other = mover.move(again, monitor(grid.points))
+    assert found.share == other.share == 1.0
+    there = turned(Simplices(found.points, grid.cells), 30.0)
+    assert np.abs(there.points - other.points).max() < 1e-9
+    stretched = LearnedMover(Density(power=0.5)).move(grid, monitor)
+    assert np.abs(stretched.points - found.points).max() > 1e-3
+
+
 def test_weights_come_back_from_their_file(tmp_path):
     density, values = wild(), torch.rand(9).double() + 0.1
+    transport = Transport(square(2))
     save_density(density, tmp_path / "d.safetensors")
     back = load_density(tmp_path / "d.safetensors")
-    shares = torch.ones(9).double()
-    assert torch.equal(back(values, shares), density(values, shares))
+    for was, now in zip(density(values, transport), back(values, transport), strict=True):
+        assert torch.equal(was, now)
     with pytest.raises(InputError, match="no such file"):
         load_density(tmp_path / "none.safetensors")
 
@@ -80,15 +102,15 @@ def test_fields_in_torch_are_those_in_numpy():
 
 
 def test_gradients_of_the_solution_error_with_respect_to_the_monitor():
-    rng, rule = np.random.default_rng(2), conical(2, 2)
-    problem = draw(rng, [Transport(square(4), steps=2)], rule)
-    density = Density().double()
+    rng = np.random.default_rng(5)
+    problem = draw(rng, [Transport(square(4), steps=2, bulk=2.5)], lambda dim: conical(dim, 2))
+    density = mild().double()
 
     def loss(monitor):
-        rho = density(monitor, problem.transport.shares)
-        return problem.error(problem.transport.carry(rho, guard=False).points)
+        return problem.error(problem.transport.drift(*density(monitor, problem.transport)))
 
-    m = problem.monitor.clone().requires_grad_()
+    # noise, for where the least of values is taken twice it has no gradient
+    m = (problem.monitor + torch.from_numpy(rng.random(25))).requires_grad_()
     (grad,) = torch.autograd.grad(loss(m), m)
     way = torch.from_numpy(rng.standard_normal(25))
     h = 1e-6
@@ -102,7 +124,7 @@ def test_training_lessens_the_error_and_repeats():
     found = []
     for _ in range(2):
         torch.manual_seed(0)
-        density = Density(8, power=1.3)
+        density = Density(8, power=2.0)
         losses: list[float] = []
 
         def say(_: int, loss: float, losses: list[float] = losses) -> None:
@@ -111,7 +133,7 @@ def test_training_lessens_the_error_and_repeats():
         train(
             density,
             [square(8)],
-            conical(2, 2),
+            lambda dim: conical(dim, 2),
             steps=20,
             batch=4,
             rate=2e-2,
@@ -119,5 +141,5 @@ def test_training_lessens_the_error_and_repeats():
         )
         found.append(float(density.power.detach()))
     assert found[0] == found[1]
-    assert found[0] < 1.2
+    assert found[0] < 1.9
     assert np.mean(losses[-5:]) < np.mean(losses[:5])

@@ -7,7 +7,8 @@ import torch
 from meshsim.check import InputError
 from meshsim.mesh import Mesh
 from meshsim.movers import MongeAmpere, Simplices, shock
-from meshsim.movers.meshes import corners, measures, point_values, with_points
+from meshsim.movers.meshes import corners, point_values, with_points
+from meshsim.movers.simplices import measures
 from meshsim.movers.split import simplices
 from tests.helpers import MESHES, with_fields
 from tests.movers.grids import cube, square

@@ -270,3 +270,31 @@ def test_a_monitor_recomputed_on_a_mesh_that_tangles_on_the_way_is_no_error():
 def test_a_start_of_another_mesh_is_refused():
     with pytest.raises(InputError, match=r"`start`: expected 25 values"):
         MongeAmpere(square(4)).move(RING_SOFT, np.zeros(9))
+
+
+def test_continuation_reaches_a_contrast_that_is_not_reached_at_once():
+    grid, monitor = square(20), ball((0.5, 0.5), 0.25, 200.0, 100.0)
+    solver = MongeAmpere(grid, rtol=1e-3, most=300)
+    assert not solver.move(monitor).converged
+    found = solver.move(monitor, stages=4)
+    assert found.converged and found.trace[-1].residual < 1e-3
+    assert (grid.signed(found.points) > 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_continuation_ends_where_the_direct_way_does(method):
+    grid, monitor = square(12), ball((0.5, 0.5), 0.25, 5.0, 50.0)
+    direct, staged = (
+        MongeAmpere(grid, method, 1e-8).move(monitor, stages=stages) for stages in (1, 3)
+    )
+    assert np.abs(direct.points - staged.points).max() < 1e-6
+    with pytest.raises(InputError, match="stages"):
+        MongeAmpere(grid).move(monitor, stages=0)
+
+
+def test_a_stage_that_fails_is_named():
+    found = MongeAmpere(square(8), "quasi-newton", 1e-3).move(
+        ball((0.5, 0.5), 0.25, 1e4, 400.0), stages=3
+    )
+    assert not found.converged and "of 3" in found.why
+    assert len(found.trace) > 1

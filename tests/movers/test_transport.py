@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from meshsim.check import InputError
 from meshsim.movers import MongeAmpere, Simplices, ball, shock
 from meshsim.movers.boundary import closest
+from meshsim.movers.guard import widths
 from meshsim.movers.meshes import corners
 from meshsim.movers.monitor import spread
-from meshsim.movers.transport import Transport, as_density, measures, widths
+from meshsim.movers.simplices import measures
+from meshsim.movers.transport import Transport, as_density
+from meshsim.movers.walk import Walk
 from meshsim.ops import locate
 from tests.helpers import MESHES
 from tests.movers.grids import cube, ring, square
@@ -93,7 +96,7 @@ def test_gradients_with_respect_to_the_density(grid):
     weights = torch.from_numpy(rng.standard_normal(grid.points.shape))
 
     def total(values):
-        return (weights * transport.carry(values, guard=False).points).sum()
+        return (weights * transport.drift(values)).sum()
 
     (grad,) = torch.autograd.grad(total(density), density)
     way = torch.from_numpy(rng.standard_normal(len(grid.points)))
@@ -110,24 +113,23 @@ def test_points_that_go_less_than_half_a_width_leave_a_simplex_on_its_side(seed,
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((dim + 1, dim))
     x[:, 0] *= 10.0**flat
-    x = torch.from_numpy(x)
-    ids = torch.arange(dim + 1)[None]
-    if float(measures(x, ids)) < 0:
+    ids = np.arange(dim + 1)[None]
+    if measures(x, ids)[0] < 0:
         ids = ids[:, [1, 0, *range(2, dim + 1)]]
-    reach = 0.4999 * float(widths(x, ids))
+    reach = 0.4999 * widths(x, ids)[0]
     for _ in range(50):
-        way = torch.from_numpy(rng.standard_normal(x.shape))
-        assert float(measures(x + reach * way / way.norm(dim=1, keepdim=True), ids)) > 0
+        way = rng.standard_normal(x.shape)
+        assert measures(x + reach * way / np.linalg.norm(way, axis=1)[:, None], ids)[0] > 0
 
 
 def test_a_little_over_half_a_width_is_enough_to_flatten():
-    x = torch.tensor([[0.0, 0.0], [4.0, 0.0], [2.0, 1.0]]).double()
-    ids = torch.tensor([[0, 1, 2]])
-    assert float(widths(x, ids)) == pytest.approx(1.0)
-    to = torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, -1.0]]).double()
-    assert float(measures(x + 0.4999 * to, ids)) > 0 > float(measures(x + 0.5001 * to, ids))
-    corner = torch.tensor([[1.0, 0, 0], [-1.0, 0, 0], [0, 1.0, 0.2], [0, -1.0, 0.2]]).double()
-    assert float(widths(corner, torch.tensor([[0, 1, 2, 3]]))) == pytest.approx(0.2)
+    x = np.array([[0.0, 0.0], [4.0, 0.0], [2.0, 1.0]])
+    ids = np.array([[0, 1, 2]])
+    assert widths(x, ids)[0] == pytest.approx(1.0)
+    to = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, -1.0]])
+    assert measures(x + 0.4999 * to, ids)[0] > 0 > measures(x + 0.5001 * to, ids)[0]
+    corner = np.array([[1.0, 0, 0], [-1.0, 0, 0], [0, 1.0, 0.2], [0, -1.0, 0.2]])
+    assert widths(corner, np.array([[0, 1, 2, 3]]))[0] == pytest.approx(0.2)
 
 
 @settings(max_examples=40, deadline=None)
@@ -146,24 +148,23 @@ def test_no_goal_however_wild_turns_a_corner(name, seed, contrast):
         grid, ids = of.grid, of.corners
     transport = Transport(grid, ids, steps=3)
     density = torch.from_numpy(contrast ** rng.random(len(grid.points)))
-    found = transport.carry(density).points
+    found = transport.carry(density).points.numpy()
     assert (measures(found, transport.corners) > 0).all()
-    wild = found + torch.from_numpy(rng.standard_normal(found.shape) * rng.choice([0.01, 1, 100]))
-    assert (measures(transport.safe(found, wild), transport.corners) > 0).all()
+    wild = found + rng.standard_normal(found.shape) * rng.choice([0.01, 1, 100])
+    assert (measures(transport.guard.safe(found, wild), transport.corners) > 0).all()
 
 
 def test_the_last_resort_still_moves():
     """A goal that folds everything is not followed, but each point goes some of its way."""
     grid = square(8)
     transport = Transport(grid)
-    inside = torch.ones(len(grid.points), dtype=torch.bool)
-    inside[torch.from_numpy(np.unique(grid.boundary))] = False
-    goal = transport.points.clone()
+    inside = np.setdiff1d(np.arange(len(grid.points)), grid.boundary)
+    goal = grid.points.copy()
     goal[inside] = 1.0 - goal[inside]
-    found = transport.safe(transport.points, goal)
+    found = transport.guard.safe(grid.points, goal)
     assert (measures(found, transport.corners) > 0).all()
-    moved = (found - transport.points).norm(dim=1)
-    wanted = (goal - transport.points).norm(dim=1) > 1e-9
+    moved = np.linalg.norm(found - grid.points, axis=1)
+    wanted = np.linalg.norm(goal - grid.points, axis=1) > 1e-9
     assert (moved[wanted] > 0).all()
 
 
@@ -176,24 +177,32 @@ def test_bad_input():
     with pytest.raises(InputError, match="`corners`"):
         Transport(grid, grid.cells[:, [1, 0, 2]])
     with pytest.raises(InputError, match="whose corners are positive"):
-        Transport(grid).safe(-torch.from_numpy(grid.points[:, [1, 0]]), torch.zeros(25, 2).double())
+        Transport(grid).guard.safe(-grid.points[:, [1, 0]], np.zeros((25, 2)))
 
 
 @pytest.mark.parametrize("grid", [square(9), cube(3), ring(5)], ids=["square", "cube", "ring"])
 def test_points_are_found_where_they_are(grid):
-    flow = Transport(grid)
-    generator = torch.Generator().manual_seed(0)
-    x = flow.points
+    walk, rng = Walk(grid), np.random.default_rng(0)
+    rest, cells = torch.from_numpy(grid.points), torch.from_numpy(grid.cells)
     for size in (0.02, 0.2, 0.6):  # within a cell, across some, and beyond the mesh
-        y = x + size * torch.randn(x.shape, generator=generator, dtype=torch.float64)
-        ids, weights = flow._find(y)
-        exact, _ = locate(flow.points, flow.cells, y, 1e-9)
+        y = grid.points + size * rng.standard_normal(grid.points.shape)
+        ids, share = walk.find(y)
+        exact = locate(rest, cells, torch.from_numpy(y), 1e-9)[0].numpy()
         inside = exact >= 0
-        assert inside.any() and (weights >= -1e-9).all()
-        back = (flow.points[flow.cells[ids]] * weights[:, :, None]).sum(1)
-        torch.testing.assert_close(back[inside], y[inside], rtol=0, atol=1e-12)
-        on_edge = weights.amin(1) < 1e-8  # there another cell is as right
-        assert torch.equal(ids[inside & ~on_edge], exact[inside & ~on_edge])
+        assert inside.any() and (share >= -1e-9).all()
+        back = (grid.points[grid.cells[ids]] * share.T[:, :, None]).sum(1)
+        np.testing.assert_allclose(back[inside], y[inside], rtol=0, atol=1e-12)
+        sure = inside & (share.min(0) >= 1e-8)  # on an edge another cell is as right
+        assert (ids[sure] == exact[sure]).all()
+
+
+def test_the_guarded_way_is_the_one_that_is_differentiated():
+    for grid in (square(12), cube(4), ring(6)):
+        flow = Transport(grid, bulk=4.0)
+        density = torch.exp(-((flow.points - 0.4) ** 2).sum(1) / 0.1) + 0.5
+        found = flow.carry(density)
+        assert found.share == 1.0
+        torch.testing.assert_close(flow.drift(density), found.points, rtol=0, atol=1e-13)
 
 
 def test_what_was_carried_before_changes_no_bit():

@@ -7,7 +7,6 @@ from scipy.spatial import ConvexHull
 
 from meshsim.movers import Simplices, ball
 from meshsim.movers.boundary import Sides
-from meshsim.movers.transport import measures
 from meshsim.movers.um2n import (
     UM2N,
     DeformAttention,
@@ -15,6 +14,7 @@ from meshsim.movers.um2n import (
     area_loss,
     chamfer_loss,
     coordinate_loss,
+    measures,
     uniformity_loss,
 )
 from tests.movers.grids import cube, ring, square, turned

@@ -117,9 +117,9 @@ def main() -> int:
             mover = LearnedMover(movers[label](), feature=1e-3 if name == "polygon" else 15.0)
             moved = mover.move(grid, m, ids)
             transport = mover.prepare(grid, ids)
-            x = torch.from_numpy(moved.points)
-            wrong = transport.tangled(x) + int(
-                name != "ring" and len(transport._wrong(transport.points, x))
+            x = moved.points
+            wrong = transport.guard.tangled(x) + int(
+                name != "ring" and len(transport.guard.wrong(transport.grid.points, x))
             )
             tangled += wrong > 0
             if name != "ring":
