@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from meshsim.check import check_known
 from meshsim.movers.simplices import Array
 
 
@@ -93,6 +94,9 @@ class Radial:
     centre: Tensor
     radius: float
     width: float
+
+    def __post_init__(self) -> None:
+        check_known(self.kind, ("front", "ring"), "kind")
 
     @classmethod
     def draw_in(cls, rng: np.random.Generator, points: Array) -> Radial:

@@ -19,7 +19,7 @@ from scipy.sparse.linalg import SuperLU
 from torch import Tensor
 
 from meshsim.movers.boundary import Sides
-from meshsim.movers.simplices import Simplices, factor
+from meshsim.movers.simplices import Array, Simplices, factor
 
 
 class _Solve(torch.autograd.Function):

@@ -18,6 +18,7 @@ from meshsim.movers.transport import Transport, as_density
 
 SHIPPED = Path(__file__).with_name("density.safetensors")
 FEATURES = 11
+FAINT = 0.1  # range of log m below which cells are stretched less
 BULK = {2: 2.5, 3: 1.5}  # tetrahedra lose more by their shape
 
 
@@ -69,6 +70,8 @@ class Density(nn.Module):
         out = 4.0 * torch.tanh(out / 4.0)
         log = self.power.double() * a + out[:, 0]
         strain = out[:, 1, None, None] * rise + out[:, 2, None, None] * bend  # (N, D, D)
+        # Which way m rises says nothing where it hardly does.
+        strain = strain * torch.tanh((m.max() / m.min()).log() / FAINT)
         i, j = torch.triu_indices(dim, dim)
         return (log - log.max()).clamp(min=-16.0).exp(), strain[:, i, j]
 
@@ -78,11 +81,13 @@ def _shapes(
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Which way log m rises and bends, of no scale: (N, D, D) each, without trace, and features.
 
-    ∇a ∇aᵀ over |∇a|² and its mean, ∇∇a over the root of |∇∇a|² and its mean: none where m is flat.
+    ∇a ∇aᵀ over |∇a|² and its mean, ∇∇a over the root of |∇∇a|² and its mean, lengths over that of
+    the mesh.
     """
     tiny = 1e-24
-    slope = transport.slopes(a[:, None]).squeeze(1)  # (N, D)
-    twice = transport.slopes(slope)  # (N, D, D)
+    length = transport.shares.sum() ** (1 / transport.grid.dim)
+    slope = length * transport.slopes(a[:, None]).squeeze(1)  # (N, D)
+    twice = length * transport.slopes(slope)  # (N, D, D)
     twice = (twice + twice.transpose(1, 2)) / 2
     steep, curved = (slope**2).sum(1), (twice**2).sum((1, 2))
     steepness = steep + (steep * share).sum() + tiny

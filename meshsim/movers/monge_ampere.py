@@ -34,7 +34,7 @@ class Moved:
         points: (N, D) float64; where the solver failed, the last untangled mesh of its trace.
         converged: whether the residual fell below the tolerance.
         why: "" or what went wrong, in a sentence.
-        trace: a `Step` an iteration, the first at the start.
+        trace: a `Step` an iteration, the first of each stage at its start.
         potential: (N,) φ, for a warm start.
         share: of their way that a safeguard left to the points, 0 to 1.
         tangled: (N, D) where the solver ended, if that is not `points` because cells are turned.
@@ -72,7 +72,7 @@ class MongeAmpere:
         grid: the mesh at rest.
         method: "relaxation" or "quasi-newton".
         rtol: of the residual, ‖∫ψ(m det − θ)‖ / ‖∫ψθ‖ over test functions ψ.
-        most: iterations.
+        most: iterations of a stage.
         pseudo_step: of the relaxation; halved where the iteration diverges or gets no better for
             `PATIENCE` iterations, and taken up again from the best mesh so far.
         dtol: diverged where the residual exceeds that much of the first.
@@ -165,7 +165,7 @@ class MongeAmpere:
     def _state(self, monitor: Monitor, potential: Array) -> _State:
         hessian = self._hessian(potential)
         points = self._points(potential)
-        values = monitor(points)
+        values = np.asarray(monitor(points), dtype=np.float64)
         check_monitor(values, points)
         grid = self.grid
         stretched = _determinant([self._at_points(h) for h in hessian])
@@ -187,7 +187,7 @@ class MongeAmpere:
         state = self._state(monitor, potential)
         trace, good, best = [state.step], state, state
         step, since = self.pseudo_step, 0
-        while state.step.residual >= self.rtol:
+        while not state.step.residual < self.rtol:
             why = self._failed(trace)
             if why.startswith("diverged") or since > PATIENCE:
                 step, since = step / 2, 0
@@ -215,7 +215,7 @@ class MongeAmpere:
     def _newton(self, monitor: Monitor, potential: Array) -> Moved:
         state = self._state(monitor, potential)
         trace, good, stuck = [state.step], state, 0
-        while state.step.residual >= self.rtol:
+        while not state.step.residual < self.rtol:
             why = self._failed(trace)
             if stuck > 3:
                 why = why or f"no step along the line is better: residual {trace[-1].residual:.2e}"

@@ -31,6 +31,7 @@ CONVENTIONS = ("interpolated", "recomputed", "pulled back")
 RECOVERIES = ("l2", "average", "weak")
 FUNCTIONS = ["H", "H2", "G", "G2", "hessian", "grad", "arc"]
 AXES = "xyz"
+CONTRAST = 1e100
 
 
 def ball(
@@ -202,6 +203,9 @@ def check_monitor(values: Array, points: Array, name: str = "`monitor`") -> None
             f"{name}: expected positive values, got {values[bad[0]]:g} at point {bad[0]}"
             f" ({place}); {len(bad)} such"
         )
+    high, low = float(values.max(initial=1.0)), float(values.min(initial=1.0))
+    if high > CONTRAST or low < 1 / CONTRAST:
+        raise InputError(f"{name}: expected values within 1e±100, got {low:g} to {high:g}")
 
 
 def masses(grid: Simplices, values: Array, points: Array) -> Array:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from meshsim.check import InputError, check_known
-from meshsim.mesh import ArrayLike, Mesh
+from meshsim.geometry.cells import Cells
+from meshsim.mesh import ArrayLike, Mesh, as_tensor
 from meshsim.movers.learned import BULK, Density, LearnedMover
 from meshsim.movers.meshes import FIELDS, Corners, corners, point_values, with_points
 from meshsim.movers.monge_ampere import MongeAmpere, Moved
-from meshsim.movers.monitor import CONVENTIONS, FieldMonitor, spread
+from meshsim.movers.monitor import CONVENTIONS, FieldMonitor, at_points, spread
 from meshsim.movers.simplices import Array, Simplices
 
 METHODS = ("learned", "flow", "ma", "ma-relaxation")
@@ -34,12 +36,13 @@ class Mover:
         convention, rounds: of the monitor, see `FieldMonitor`.
         damping: share of the way to go, 0 to 1; less where a cell would be turned.
         fields: how fields come along, see `with_points`.
-        tolerance, iterations, stages: of the Monge–Ampère solvers, see `MongeAmpere.move`.
+        tolerance, iterations, stages: of the Monge–Ampère solvers, see `MongeAmpere.move`;
+            iterations of each stage.
         feature, fixed: see `Sides`.
 
     Attributes:
         moved: what the method gave last, before damping.
-        share: of the way that was gone last.
+        share: of the way that was gone last, in the mean: the damping times what safeguards left.
 
     Raises:
         InputError: an argument that is none of these, or a mesh that `corners` refuses.
@@ -70,8 +73,13 @@ class Mover:
         check_known(method, METHODS, "method")
         check_known(convention, CONVENTIONS, "convention")
         check_known(fields, FIELDS, "fields")
-        if stages < 1:
-            raise InputError(f"`stages`: expected 1 or more, got {stages}")
+        for name, number in {"stages": stages, "iterations": iterations}.items():
+            if number < 1:
+                raise InputError(f"`{name}`: expected 1 or more, got {number}")
+        if not tolerance > 0:
+            raise InputError(f"`tolerance`: expected more than 0, got {tolerance}")
+        if not 0 <= rounds < np.inf:
+            raise InputError(f"`rounds`: expected 0 or more, got {rounds}")
         if not 0 <= damping <= 1:
             raise InputError(f"`damping`: expected 0 to 1, got {damping}")
         self.mesh, self.monitor, self.method = mesh, monitor, method
@@ -100,10 +108,11 @@ class Mover:
             InputError: a mesh of other cells, a field that is not there, or a monitor that is not
                 positive.
         """
-        if mesh.points.shape != self.mesh.points.shape or mesh.n_cells != self.mesh.n_cells:
+        same = mesh.n_points == self.mesh.n_points and len(mesh.cells) == len(self.mesh.cells)
+        if not same or not all(map(_equal, mesh.cells, self.mesh.cells)):
             raise InputError(
                 f"`mesh`: expected the mover's own {self.mesh.n_points} points and"
-                f" {self.mesh.n_cells} cells, got {mesh.n_points} and {mesh.n_cells}"
+                f" {self.mesh.n_cells} cells, got others ({mesh.n_points} and {mesh.n_cells})"
             )
         now = self._in_use(mesh)
         points = self.places(point_values(mesh, self.corners.used), now)
@@ -123,16 +132,34 @@ class Mover:
             self.moved = self._solver.move(wanted, stages=self.stages)
         else:
             self.moved = self._solver.move(self.corners.grid, wanted, self.corners.corners)
-        self.share = self.damping
-        while self.corners.tangled(points := rest + self.share * (self.moved.points - rest)):
-            self.share *= 0.8
+        share, way = self.damping, self.moved.points - rest
+        while self.corners.tangled(points := self._rounded(rest + share * way)):
+            share = 0.8 * share if share > 1e-3 else 0.0
+        self.share = share * self.moved.share
         return points
+
+    def _rounded(self, points: Array) -> Array:
+        """Points back on curved sides, as the mesh's own precision keeps them."""
+        grid, solver = self.corners.grid, self._solver
+        if not isinstance(solver, MongeAmpere):
+            sides = solver.prepare(grid, self.corners.corners).sides
+        else:
+            sides = solver.sides
+        kept = torch.from_numpy(sides.back(points)).to(self.mesh.points.dtype)
+        out: Array = kept.double().numpy()
+        return out
 
     def wanted(self, fields: Mapping[str, ArrayLike], now: Array | None = None) -> Monitor:
         """The monitor function for fields on the mesh with its points in use at `now`."""
         if callable(self.monitor):
             return self.monitor
-        grid = self.corners.grid if now is None else self._at(now)
+        rest = self.corners.grid
+        grid = rest if now is None else self._at(now)
+        if self.convention == "pulled back" and grid is not rest and fields:
+            # differentiated on the mesh at rest: they must be there
+            rows = np.stack([as_tensor(v).double().numpy() for v in fields.values()], 1)
+            columns = at_points(grid, rows, rest.points).T
+            grid, fields = rest, dict(zip(fields, columns, strict=True))
         return FieldMonitor(grid, self.monitor, fields, self.convention, self.rounds)
 
     def spreads(self, before: Mesh, after: Mesh) -> tuple[float, float]:
@@ -149,3 +176,9 @@ class Mover:
     def _at(self, now: Array) -> Simplices:
         grid = self.corners.grid
         return grid if np.array_equal(now, grid.points) else Simplices(now, grid.cells)
+
+
+def _equal(a: Cells, b: Cells) -> bool:
+    if a.type != b.type or not torch.equal(a.nodes, b.nodes):
+        return False
+    return a.offsets is None or (b.offsets is not None and torch.equal(a.offsets, b.offsets))

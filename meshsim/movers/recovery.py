@@ -72,7 +72,7 @@ def smooth(grid: Simplices, values: Array, rounds: float) -> Array:
 
 def solve_dirichlet(matrix: spmatrix, load: Array, held: np.ndarray, values: Array) -> Array:
     """The solution (N, …) of a sparse system with the rows `held` (N,) bool fixed at `values`."""
-    out = np.zeros_like(values)
+    out = np.zeros(values.shape)
     out[held] = values[held]
     inside = np.flatnonzero(~held)
     if len(inside):

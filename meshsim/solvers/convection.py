@@ -50,13 +50,15 @@ def step(
         held: (N,) bool, points whose values at the end are `given` (N, …).
 
     Raises:
-        InputError: half way a cell has no positive measure.
+        InputError: half way a cell has no positive measure; a velocity is not finite.
     """
     middle = (old + new) / 2
     if not (grid.signed(middle) > 0).all():
         raise InputError("`new`: half way there a cell of the mesh is turned inside out")
     half = Simplices(middle, grid.cells, check=False)
     g, size, k = half.gradients, half.measures, half.dim + 1
+    if not np.isfinite(velocity).all():
+        raise InputError("`velocity`: expected finite values")
     c = (velocity - (new - old) / dt)[half.cells]  # (C, k, D) relative to the points
     mean = c.mean(1)
     along = (g @ mean[:, :, None]).squeeze(2)  # (C, k) c·∇λ
@@ -91,29 +93,38 @@ def march(
         start: values (N, …) at points (N, D), at time 0.
         velocity: c (N, D) from points, values and time; asked half way, `ROUNDS` times if it is
             of the values.
-        held: (N,) bool, points that keep their value; the boundary if None.
+        held: (N,) bool, points whose values stay what they are in space; the boundary if None.
         move: new points from the points and the values at them; None leaves them at rest. The
             mesh is moved to the initial field first, `ROUNDS` times over. Where points cannot go
             straight, the values are interpolated to where they go, before the step.
     """
+    if not (dt > 0 and diffusion >= 0):
+        raise InputError(
+            f"expected `dt` above 0 and `diffusion` of 0 or more, got {dt} and {diffusion}"
+        )
     if held is None:
         held = np.zeros(len(grid.points), bool)
         held[grid.boundary.reshape(-1)] = True
-    x, u = grid.points, start(grid.points)
+    x, u = grid.points, np.asarray(start(grid.points), dtype=np.float64)
     for _ in range(ROUNDS if move else 0):
         x = move(x, u) if move else x
-        u = start(x)
+        u = np.asarray(start(x), dtype=np.float64)
     yield Frame(0.0, x, u)
     for n in range(steps):
         there = move(x, u) if move else x
         if not (grid.signed((x + there) / 2) > 0).all():
             rows = at_points(Simplices(x, grid.cells), u.reshape(len(x), -1), there)
             x, u = there, rows.reshape(u.shape)
+        given = u
+        if (there[held] != x[held]).any():  # along their side, where the values are others
+            given = u.copy()
+            rows = at_points(Simplices(x, grid.cells), u.reshape(len(x), -1), there[held])
+            given[held] = rows.reshape(given[held].shape)
         new = u
         for _ in range(ROUNDS):
             c = velocity((x + there) / 2, (u + new) / 2, (n + 0.5) * dt)
             before = new
-            new = step(grid, x, there, u, c, dt, diffusion, held, u)
+            new = step(grid, x, there, u, c, dt, diffusion, held, given)
             if np.abs(new - before).max() <= 1e-10:
                 break
         x, u = there, new

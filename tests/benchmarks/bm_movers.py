@@ -24,7 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ from safetensors.torch import load_file
 
 from meshsim.check import InputError, WorkError
 from meshsim.movers import MongeAmpere, Simplices
+from meshsim.movers.boundary import Sides
 from meshsim.movers.dmm import DataFreeMover
 from meshsim.movers.learned import BULK, SHIPPED, Density, LearnedMover, load_density
 from meshsim.movers.monitor import masses
@@ -87,7 +88,9 @@ def classical(grid: Simplices) -> Move:
     return move
 
 
-def learned(density: Density | None, bulk: float | None) -> Callable[[Simplices], Move]:
+def learned(
+    density: Density | None, bulk: Mapping[int, float] | None
+) -> Callable[[Simplices], Move]:
     def prepare(grid: Simplices) -> Move:
         mover = LearnedMover(density, bulk=bulk)
         mover.prepare(grid)
@@ -128,6 +131,13 @@ def published(mover: UM2NMover | DataFree) -> Callable[[Simplices], Move]:
     return prepare
 
 
+def part(grid: Simplices, points: Array, share: float) -> Array:
+    """Points that go a share of their way only, those of curved sides along them."""
+    if share == 1.0:
+        return points
+    return Sides(grid).back(grid.points + share * (points - grid.points))
+
+
 def best_damping(mover: Timed) -> float:
     """The share of the way that makes errors least on validation fields."""
     gains = dict.fromkeys(DAMPED, 0.0)
@@ -135,9 +145,7 @@ def best_damping(mover: Timed) -> float:
         points, _, _ = mover(case)
         before = case.error(case.grid.points)
         for s in DAMPED:
-            gains[s] += judge(case, case.grid.points + s * (points - case.grid.points), before, 1)[
-                "gain"
-            ]
+            gains[s] += judge(case, part(case.grid, points, s), before, 1)["gain"]
     return max(DAMPED, key=gains.__getitem__)
 
 
@@ -215,7 +223,7 @@ def measure(
                 continue
             base = base or (first, again)
             for tail, s in shares(name, damping).items():
-                row = judge(case, grid.points + s * (points - grid.points), before, mass)
+                row = judge(case, part(grid, points, s), before, mass)
                 row["first"], row["again"] = base[0] / first, base[1] / again
                 rows.setdefault(f"{name} × {tail}", []).append(row)
     return summary(rows)
@@ -257,7 +265,7 @@ def follow(flow: Flow, mover: Timed, share: float, rest: float) -> dict[str, flo
         began = time.perf_counter()
         points = go(Moment(grid, monitor))
         seconds.append(time.perf_counter() - began)
-        there = grid.points + share * (points - grid.points)
+        there = part(grid, points, share)
         if bad := int((grid.signed(there) <= 0).sum()):
             raise WorkError("tangled")
         mass = [masses(grid, monitor(p), p) for p in (there, grid.points)]

@@ -54,6 +54,29 @@ def test_a_constant_monitor_moves_nothing_whatever_the_weights():
     assert np.abs(moved.points - grid.points).max() < 1e-13
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e7])
+def test_little_contrast_moves_little(size):
+    """Whatever the domain's size: the way falls with the monitor's range, to rounding."""
+    unit = square(10)
+    grid, mover = Simplices(size * unit.points, unit.cells), LearnedMover(mild())
+    shape = ball((0.5, 0.5), 0.3, 1.0, 30.0)(unit.points) - 1
+    ways = [
+        np.abs(mover.move(grid, 1 + a * shape).points - grid.points).max() / size
+        for a in (1.0, 1e-2, 1e-4, 1e-6)
+    ]
+    assert ways[0] > 5e-3
+    assert ways[1] < 0.3 * ways[0] and ways[2] < 0.02 * ways[1] and ways[3] < 0.02 * ways[2]
+
+
+def test_the_size_of_the_domain_does_not_matter():
+    unit, values = square(8), ball((0.5, 0.5), 0.3, 5.0, 30.0)(square(8).points)
+    mover = LearnedMover(mild())
+    plain = mover.move(unit, values).points
+    for size in (1e-6, 1e8):
+        grid = Simplices(size * unit.points, unit.cells)
+        assert np.abs(mover.move(grid, values).points / size - plain).max() < 1e-9
+
+
 def test_the_scale_of_the_monitor_does_not_matter():
     grid, mover = square(8), LearnedMover(mild())
     monitor = ball((0.5, 0.5), 0.3, 5.0, 30.0)(grid.points)

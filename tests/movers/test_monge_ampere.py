@@ -292,6 +292,15 @@ def test_continuation_ends_where_the_direct_way_does(method):
         MongeAmpere(grid).move(monitor, stages=0)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_no_number_is_no_convergence(method):
+    grid = square(6)
+    with pytest.raises(InputError, match="1e±100"):
+        MongeAmpere(grid, method).move(lambda x: np.exp(-1400 * x[:, 0] + 700))
+    found = MongeAmpere(grid, method, rtol=float("nan")).move(ball((0.5, 0.5), 0.3, 2.0, 20.0))
+    assert not found.converged and found.why
+
+
 def test_a_stage_that_fails_is_named():
     found = MongeAmpere(square(8), "quasi-newton", 1e-3).move(
         ball((0.5, 0.5), 0.25, 1e4, 400.0), stages=3

@@ -7,8 +7,10 @@ import torch
 from meshsim import Mesh
 from meshsim.check import InputError
 from meshsim.movers import Mover
-from meshsim.movers.monitor import ball
+from meshsim.movers.boundary import closest
+from meshsim.movers.monitor import ball, shock
 from tests.helpers import MESHES
+from tests.movers.grids import ring
 
 
 def quads(n: int = 12) -> Mesh:
@@ -45,15 +47,62 @@ def test_a_function_of_space_gives_the_same_mesh_wherever_it_was_before():
     assert torch.equal(once.points, again.points)
 
 
-def test_a_field_that_was_interpolated_gathers_cells_at_the_same_place():
-    """The monitor is computed on the mesh that its field is on: moved twice for one field, the
-    mesh stays nearly where it went."""
+@pytest.mark.parametrize("convention", ["interpolated", "recomputed", "pulled back"])
+def test_the_mesh_is_moved_alike_for_a_field_that_is_on_a_moved_mesh(convention):
+    """Moved once more for the same front, known at the moved points, it stays nearly there."""
     mesh = front(quads(24), 0.4)
-    mover = Mover(mesh, "1 + 10*G(u)", rounds=2.0)
+    mover = Mover(mesh, "1 + 10*G(u)", convention=convention, rounds=2.0)
     once = mover(mesh)
     way = (once.points - mesh.points).norm(dim=1).max()
-    exact = mover(front(once, 0.4))
-    assert (exact.points - once.points).norm(dim=1).max() < 0.35 * way
+    again = mover(front(once, 0.4))
+    assert (again.points - once.points).norm(dim=1).max() < 0.35 * way
+
+
+@pytest.mark.parametrize("fields", ["interpolate", "conserve", "keep"])
+def test_fields_of_cells_come_along_on_hexahedra(fields):
+    mesh = MESHES["mixed_solid"]
+    volume = mesh.cell_measures
+    mesh = mesh.replace(cell_fields={"q": 1 + mesh.cell_centres[:, 0].double()})
+    moved = Mover(mesh, lambda x: 1 + 2 * (x[:, 0] - x[:, 0].min()), fields=fields)(mesh)
+    assert not torch.equal(moved.points, mesh.points)
+    before = (mesh.cell_fields["q"] * volume).sum()
+    after = (moved.cell_fields["q"] * moved.cell_measures).sum()
+    if fields == "keep":
+        assert torch.equal(moved.cell_fields["q"], mesh.cell_fields["q"])
+    if fields == "conserve":
+        torch.testing.assert_close(after, before, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("method", ["learned", "flow"])
+@pytest.mark.parametrize("damping", [0.3, 0.6, 1.0])
+def test_points_of_a_curved_side_stay_on_it(method, damping):
+    grid = ring(6)
+    mesh = Mesh(grid.points, {"triangle": grid.cells})
+    mover = Mover(mesh, shock((1.0, 0.0), 0.5, 10.0, 3.0), method, damping=damping)
+    points = mover(mesh).points.double().numpy()
+    edge = np.unique(grid.boundary)
+    off = points[edge] - closest(points[edge], grid.points[grid.boundary])
+    assert np.abs(points - grid.points)[edge].max() > 0.02
+    assert np.abs(off).max() < 1e-6
+
+
+def test_what_the_mesh_keeps_of_the_points_is_sound():
+    """Single precision, far from the origin: what is rounded must not be inside out either."""
+    mesh = quads(16)
+    far = Mesh((mesh.points.double() + 1e4).float(), {"quad": mesh.cells[0].nodes})
+    mover = Mover(far, ball((1e4 + 0.5, 1e4 + 0.5), 0.3, 50.0, 100.0), "flow")
+    moved = mover(far)
+    assert moved.points.dtype == torch.float32
+    assert mover.corners.tangled(moved.points.double().numpy()) == 0
+    assert torch.equal(mover(moved).points, moved.points)
+
+
+def test_the_share_counts_what_the_safeguard_cut():
+    grid = ring(6)
+    mesh = Mesh(grid.points, {"triangle": grid.cells})
+    mover = Mover(mesh, shock((1.0, 0.0), 1.2, 40.0, 10.0), "flow", damping=0.9)
+    mover(mesh)
+    assert mover.moved.share < 0.99 and mover.share <= 0.9 * mover.moved.share
 
 
 @pytest.mark.parametrize("method", ["learned", "flow", "ma", "ma-relaxation"])
@@ -74,8 +123,6 @@ def test_spreads_fall():
 
 def test_points_in_no_cell_stay():
     mesh = MESHES["isolated"]
-    if mesh.cell_dim != mesh.dim:
-        pytest.skip("a surface")
     moved = Mover(mesh, lambda x: 1 + x[:, 0] - x[:, 0].min())(mesh)
     used = set(np.concatenate([block.nodes.reshape(-1).numpy() for block in mesh.cells]).tolist())
     lone = [i for i in range(mesh.n_points) if i not in used]
@@ -88,7 +135,14 @@ def test_what_is_wrong_is_named():
         Mover(mesh, "1", "magic")
     with pytest.raises(InputError, match="damping"):
         Mover(mesh, "1", damping=2.0)
-    with pytest.raises(InputError, match="25 points and 16 cells, got 49"):
+    with pytest.raises(InputError, match=r"25 points and 16 cells, got others .49"):
         Mover(mesh, "1")(quads(6))
-    with pytest.raises(InputError, match="v"):
+    with pytest.raises(InputError, match="`tolerance`"):
+        Mover(mesh, "1", tolerance=float("nan"))
+    with pytest.raises(InputError, match="`rounds`"):
+        Mover(mesh, "1", rounds=float("nan"))
+    flipped = Mesh(mesh.points, {"quad": mesh.cells[0].nodes.roll(1, 0)})
+    with pytest.raises(InputError, match="got others"):
+        Mover(mesh, "1")(flipped)
+    with pytest.raises(InputError, match="'v'"):
         Mover(mesh, "1 + G(v)")(front(mesh, 0.5))
