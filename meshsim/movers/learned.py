@@ -18,7 +18,7 @@ from meshsim.movers.transport import Transport, as_density
 
 SHIPPED = Path(__file__).with_name("density.safetensors")
 FEATURES = 11
-FAINT = 0.1  # range of log m below which cells are stretched less
+FAINT = 0.1  # range of log m below which its shape counts less
 BULK = {2: 2.5, 3: 1.5}  # tetrahedra lose more by their shape
 
 
@@ -70,8 +70,6 @@ class Density(nn.Module):
         out = 4.0 * torch.tanh(out / 4.0)
         log = self.power.double() * a + out[:, 0]
         strain = out[:, 1, None, None] * rise + out[:, 2, None, None] * bend  # (N, D, D)
-        # Which way m rises says nothing where it hardly does.
-        strain = strain * torch.tanh((m.max() / m.min()).log() / FAINT)
         i, j = torch.triu_indices(dim, dim)
         return (log - log.max()).clamp(min=-16.0).exp(), strain[:, i, j]
 
@@ -96,8 +94,10 @@ def _shapes(
     bend = twice / curvature[:, None, None]
     along = ((slope[:, None, :] @ bend).squeeze(1) * slope).sum(1) / steepness
     size = bend.diagonal(dim1=1, dim2=2).sum(1)
-    features = [steep / steepness, size, along]
-    return _deviator(rise), _deviator(bend), features
+    # Which way m rises says nothing where it hardly does.
+    sure = torch.tanh((a.max() - a.min()) / FAINT)
+    features = [sure * f for f in (steep / steepness, size, along)]
+    return sure * _deviator(rise), sure * _deviator(bend), features
 
 
 def _deviator(t: Tensor) -> Tensor:
