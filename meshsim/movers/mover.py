@@ -11,6 +11,7 @@ import torch
 from meshsim.check import InputError, check_known
 from meshsim.geometry.cells import Cells
 from meshsim.mesh import ArrayLike, Mesh, as_tensor
+from meshsim.movers.guard import Guard
 from meshsim.movers.learned import BULK, Density, LearnedMover
 from meshsim.movers.meshes import FIELDS, Corners, corners, point_values, with_points
 from meshsim.movers.monge_ampere import MongeAmpere, Moved
@@ -34,7 +35,7 @@ class Mover:
             for equal distribution, "ma" by the Monge–Ampère equation and quasi-Newton iteration,
             "ma-relaxation" by relaxation.
         convention, rounds: of the monitor, see `FieldMonitor`.
-        damping: share of the way to go, 0 to 1; less where a cell would be turned.
+        damping: share of the way to go, 0 to 1; where a cell would be turned, less.
         fields: how fields come along, see `with_points`.
         tolerance, iterations, stages: of the Monge–Ampère solvers, see `MongeAmpere.move`;
             iterations of each stage.
@@ -133,19 +134,22 @@ class Mover:
         else:
             self.moved = self._solver.move(self.corners.grid, wanted, self.corners.corners)
         share, way = self.damping, self.moved.points - rest
-        while self.corners.tangled(points := self._rounded(rest + share * way)):
+        while self.corners.tangled(points := self._kept(rest + share * way)):
             share = 0.8 * share if share > 1e-3 else 0.0
         self.share = share * self.moved.share
         return points
 
-    def _rounded(self, points: Array) -> Array:
-        """Points back on curved sides, as the mesh's own precision keeps them."""
+    @cached_property
+    def _guard(self) -> Guard:
         grid, solver = self.corners.grid, self._solver
-        if not isinstance(solver, MongeAmpere):
-            sides = solver.prepare(grid, self.corners.corners).sides
-        else:
-            sides = solver.sides
-        kept = torch.from_numpy(sides.back(points)).to(self.mesh.points.dtype)
+        if isinstance(solver, LearnedMover):
+            return solver.prepare(grid, self.corners.corners).guard
+        return Guard(self.corners.corners, grid.boundary, solver.sides.back)
+
+    def _kept(self, goal: Array) -> Array:
+        """As near to the goal as is sound, on curved sides, in the mesh's own precision."""
+        points = self._guard.safe(self.corners.grid.points, goal)
+        kept = torch.from_numpy(points).to(self.mesh.points.dtype)
         out: Array = kept.double().numpy()
         return out
 

@@ -36,6 +36,7 @@ from meshsim.check import InputError, WorkError
 from meshsim.movers import MongeAmpere, Simplices
 from meshsim.movers.boundary import Sides
 from meshsim.movers.dmm import DataFreeMover
+from meshsim.movers.guard import Guard
 from meshsim.movers.learned import BULK, SHIPPED, Density, LearnedMover, load_density
 from meshsim.movers.monitor import masses
 from meshsim.movers.peers import DataFree, UM2NMover
@@ -132,10 +133,16 @@ def published(mover: UM2NMover | DataFree) -> Callable[[Simplices], Move]:
 
 
 def part(grid: Simplices, points: Array, share: float) -> Array:
-    """Points that go a share of their way only, those of curved sides along them."""
+    """Points that go a share of their way only, those of curved sides along them.
+
+    What is sound undamped is kept sound as `Mover` keeps it.
+    """
     if share == 1.0:
         return points
-    return Sides(grid).back(grid.points + share * (points - grid.points))
+    goal, sides = grid.points + share * (points - grid.points), Sides(grid)
+    if (grid.signed(points) > 0).all():
+        return Guard(grid.cells, grid.boundary, sides.back).safe(grid.points, goal)
+    return sides.back(goal)
 
 
 def best_damping(mover: Timed) -> float:
