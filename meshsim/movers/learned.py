@@ -23,20 +23,25 @@ BULK = {2: 2.5, 3: 1.5}  # tetrahedra lose more by their shape
 
 
 class Density(nn.Module):
-    """The density of cells to go for, from a monitor function: log ρ = γ log m + f(m's place).
+    """What to go for, from a monitor function: how dense cells are and which way they stretch.
+
+    log ρ = γ log m + f and the strain E = α T + β S (see `Elastic`), f, α and β learned, point by
+    point: T is which way log m rises there, S how it bends (see `_shapes`).
 
     Equal distribution, ρ = m, is not what makes errors least: it takes from where the monitor is
-    small more than it gives where it is large. What does is learned, point by point, from where m
-    stands among its own values: log m over its mean, largest and least, and over the whole mesh
-    its spread, range, the share of the mesh above the mean, and the dimension. Nothing depends on
-    the scale of m, on the number of points or on the domain.
+    small more than it gives where it is large. What does is learned from where m stands among its
+    own values: log m over its mean, largest and least, and over the whole mesh its spread, range,
+    the share of the mesh above the mean, and the dimension. Nothing depends on the scale of m, on
+    the number of points or on the domain.
 
     Arguments:
         width: of two hidden layers.
         power: γ to begin with; f begins at zero.
 
-    >>> Density()(torch.ones(3).double(), torch.ones(3).double())
-    tensor([1., 1., 1.], dtype=torch.float64, grad_fn=...)
+    >>> transport = Transport(Simplices([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [[0, 1, 2]]))
+    >>> rho, strain = Density()(torch.ones(3).double(), transport)
+    >>> rho.tolist(), tuple(strain.shape)
+    ([1.0, 1.0, 1.0], (3, 3))
     """
 
     def __init__(self, width: int = 32, power: float = 0.7):

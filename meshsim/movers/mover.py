@@ -50,7 +50,7 @@ class Mover:
 
     >>> square = Mesh([[0., 0.], [1., 0.], [1., 1.], [0., 1.]], {"quad": [[0, 1, 2, 3]]})
     >>> Mover(square, "1 + x")(square).points[2]
-    tensor([1., 1.])
+    tensor([1., 1.], dtype=torch.float64)
     """
 
     moved: Moved
