@@ -134,8 +134,12 @@ class Mover:
         else:
             self.moved = self._solver.move(self.corners.grid, wanted, self.corners.corners)
         share, way = self.damping, self.moved.points - rest
-        while self.corners.tangled(points := self._kept(rest + share * way)):
-            share = 0.8 * share if share > 1e-3 else 0.0
+        points = self._rounded(self.moved.points)
+        if share < 1.0 or self.corners.tangled(points):
+            while self.corners.tangled(
+                points := self._rounded(self._guard.safe(rest, rest + share * way))
+            ):
+                share = 0.8 * share if share > 1e-3 else 0.0
         self.share = share * self.moved.share
         return points
 
@@ -146,11 +150,9 @@ class Mover:
             return solver.prepare(grid, self.corners.corners).guard
         return Guard(self.corners.corners, grid.boundary, solver.sides.back)
 
-    def _kept(self, goal: Array) -> Array:
-        """As near to the goal as is sound, on curved sides, in the mesh's own precision."""
-        points = self._guard.safe(self.corners.grid.points, goal)
-        kept = torch.from_numpy(points).to(self.mesh.points.dtype)
-        out: Array = kept.double().numpy()
+    def _rounded(self, points: Array) -> Array:
+        """Points as the mesh's own precision keeps them."""
+        out: Array = torch.from_numpy(points).to(self.mesh.points.dtype).double().numpy()
         return out
 
     def wanted(self, fields: Mapping[str, ArrayLike], now: Array | None = None) -> Monitor:
@@ -161,6 +163,7 @@ class Mover:
         grid = rest if now is None else self._at(now)
         if self.convention == "pulled back" and grid is not rest and fields:
             # differentiated on the mesh at rest: they must be there
+            FieldMonitor(grid, self.monitor, fields)  # says what is wrong with them
             rows = np.stack([as_tensor(v).double().numpy() for v in fields.values()], 1)
             columns = at_points(grid, rows, rest.points).T
             grid, fields = rest, dict(zip(fields, columns, strict=True))

@@ -129,6 +129,14 @@ def test_points_in_no_cell_stay():
     assert lone and torch.equal(moved.points[lone], mesh.points[lone])
 
 
+@pytest.mark.parametrize("convention", ["interpolated", "pulled back"])
+def test_fields_of_another_length_are_named(convention):
+    mesh = quads(4)
+    mover = Mover(mesh, "1 + G(u)", convention=convention)
+    with pytest.raises(InputError, match="'u': expected 25"):
+        mover.places({"u": np.ones(24)}, 2.0 * mover.corners.grid.points)
+
+
 def test_what_is_wrong_is_named():
     mesh = quads(4)
     with pytest.raises(InputError, match="method"):
