@@ -18,7 +18,7 @@ from itertools import combinations
 import numpy as np
 
 from meshsim.check import InputError
-from meshsim.movers.simplices import Array, Indices, determinants
+from meshsim.movers.simplices import Array, Indices, volumes
 
 TRIES = 6
 SAFE = 0.45  # below one half
@@ -40,11 +40,11 @@ class Guard:
 
     def tangled(self, x: Array) -> int:
         """How many corners are flat or inside out with the points at x (N, D)."""
-        return int((self._signed(x) <= 0).sum())
+        return int((volumes(x, self._corner) <= 0).sum())
 
     def wrong(self, x: Array, there: Array) -> Indices:
         """Points of corners that are not positive, and of facets turned round since x."""
-        flat = self._signed(there) <= 0
+        flat = volumes(there, self._corner) <= 0
         turned = self._turned(x, there)
         if not (flat.any() or turned.any()):
             return np.zeros(0, np.int64)
@@ -88,29 +88,11 @@ class Guard:
             np.minimum.at(out, ids.reshape(-1), np.repeat(widths(x, ids), ids.shape[1]))
         return out
 
-    def _signed(self, x: Array) -> Array:
-        """(K,) the corners' signed measures times D!, in few calls: asked at every step."""
-        axes = [np.ascontiguousarray(x[:, d]) for d in range(x.shape[1])]
-        first = [axis[self._corner[0]] for axis in axes]
-        edges = [
-            [axis[ids] - o for axis, o in zip(axes, first, strict=True)] for ids in self._corner[1:]
-        ]
-        return _triple(edges)
-
     def _turned(self, x: Array, there: Array) -> np.ndarray:
         """(B,) facets that point away from where they did."""
         a, b = (_normals(at, self._facet) for at in (x, there))
         out: np.ndarray = (a * b).sum(1) <= 0
         return out
-
-
-def _triple(edges: list[list[Array]]) -> Array:
-    if len(edges) == 2:
-        (a, b), (c, d) = edges
-        return a * d - b * c
-    (a, b, c), (d, e, f), (g, h, i) = edges
-    out: Array = a * (e * i - f * h) + b * (f * g - d * i) + c * (d * h - e * g)
-    return out
 
 
 def _normals(x: Array, ids: list[Indices]) -> Array:
@@ -132,7 +114,7 @@ def widths(x: Array, ids: Indices) -> Array:
     if ids.shape[1] == 2:
         return np.linalg.norm(p[:, 1] - p[:, 0], axis=1)
     if ids.shape[1] > x.shape[1]:
-        size = np.abs(determinants(p[:, 1:] - p[:, :1]))
+        size = np.abs(volumes(x, list(ids.T)))
     else:
         size = np.linalg.norm(_normals(x, list(ids.T)), axis=1)
     if ids.shape[1] == 3:

@@ -247,20 +247,23 @@ class Simplices:
 
 def measures(points: Array, ids: Indices) -> Array:
     """(K,) signed measures of simplices (K, D + 1)."""
-    edges = points[ids[:, 1:]] - points[ids[:, :1]]  # (K, D, D)
-    return determinants(edges) / (2 if points.shape[1] == 2 else 6)
+    return volumes(points, list(ids.T)) / (2 if points.shape[1] == 2 else 6)
 
 
-def determinants(edges: Array) -> Array:
-    """(K,) those of (K, D, D), D = 2 or 3; on many small matrices several times LAPACK's speed."""
-    e = np.moveaxis(edges, 0, 2)
-    if len(e) == 2:
-        out: Array = e[0, 0] * e[1, 1] - e[0, 1] * e[1, 0]
-        return out
-    a, b, c = e
-    out = a[0] * (b[1] * c[2] - b[2] * c[1])
-    out += a[1] * (b[2] * c[0] - b[0] * c[2])
-    out += a[2] * (b[0] * c[1] - b[1] * c[0])
+def volumes(points: Array, corners: list[Indices]) -> Array:
+    """(K,) signed measures times D! of simplices, given as their D + 1 corners (K,) each.
+
+    Coordinate by coordinate: several times as fast as LAPACK's or numpy's products of many small
+    matrices.
+    """
+    axes = [np.ascontiguousarray(points[:, d]) for d in range(points.shape[1])]
+    first = [axis[corners[0]] for axis in axes]
+    edges = [[axis[ids] - o for axis, o in zip(axes, first, strict=True)] for ids in corners[1:]]
+    if len(edges) == 2:
+        (a, b), (c, d) = edges
+        return a * d - b * c
+    (a, b, c), (d, e, f), (g, h, i) = edges
+    out: Array = a * (e * i - f * h) + b * (f * g - d * i) + c * (d * h - e * g)
     return out
 
 

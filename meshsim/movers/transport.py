@@ -86,7 +86,7 @@ class Transport:
         self.shares = torch.from_numpy(grid.lumped)
         self.walk = Walk(grid)
         self._gradients = torch.from_numpy(grid.gradients)
-        # The points of curved sides, for which a step is only right after the way back.
+        # Those of curved sides are brought back after each step instead.
         self._straight = np.setdiff1d(np.unique(grid.boundary), self.sides.bent)
         self._free = self.sides.free()[self._straight]  # (B, D, D)
 
@@ -129,12 +129,12 @@ class Transport:
         self.walk.rest()
         flow, x, h = torch.cat([slope, rho[:, None]], 1), self.points, 1 / self.steps
         for k in range(self.steps):
-            middle = self._held(x + 0.5 * h * self._slope(flow, x, k * h))
-            x = self._held(x + h * self._slope(flow, middle, (k + 0.5) * h))
+            middle = self._held(x + 0.5 * h * self._speed_of(flow, x, k * h))
+            x = self._held(x + h * self._speed_of(flow, middle, (k + 0.5) * h))
         return x
 
-    def _slope(self, flow: Tensor, x: Tensor, t: float) -> Tensor:
-        """`_speed`, differentiable."""
+    def _speed_of(self, flow: Tensor, x: Tensor, t: float) -> Tensor:
+        """`_speed` in torch, differentiable."""
         ids, share = (torch.from_numpy(v) for v in self.walk.find(x.detach().numpy()))
         # barycentric coordinates are linear in x
         away = (self._gradients[ids] @ (x - x.detach())[:, :, None]).squeeze(2)

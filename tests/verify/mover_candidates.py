@@ -145,7 +145,7 @@ def sparse(share: Tensor, near: Neighbours) -> csr_matrix:
 
 
 def features(m: Float[Tensor, " n"], shares: Float[Tensor, " n"]) -> Float[Tensor, "n F"]:
-    """What `Density` sees of a monitor: where each value stands among all."""
+    """Where each value of a monitor stands among all: as `Density`, without its shape."""
     share = shares / shares.sum()
     mean = (m * share).sum()
     whole = [((m / mean - 1) ** 2 * share).sum().sqrt(), (m.max() / mean).log()]
