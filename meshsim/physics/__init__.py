@@ -1,0 +1,1 @@
+"""Physics on tensors: forces, conservation, divergence-free heads, boundary conditions, panels."""
