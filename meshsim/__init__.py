@@ -27,6 +27,8 @@ _HOMES = {
     "Store": "data",
     "preprocess": "data",
     "Simulator": "simulator",
+    "Surrogate": "surrogate",
+    "load": "loading",
     "train": "train",
     "render": "render",
     "ops": "ops",
@@ -38,12 +40,14 @@ if TYPE_CHECKING:
     from meshsim.data import Field, Schema, Store, preprocess
     from meshsim.graph import cell_graph, node_graph
     from meshsim.io import read, write
+    from meshsim.loading import load
     from meshsim.mesh import Boundary, Cells, Mesh
     from meshsim.models.graph_transformer import GraphTransformer
     from meshsim.models.meshgraphnet import MeshGraphNet
     from meshsim.sample import Sample
     from meshsim.series import Series
     from meshsim.simulator import Simulator
+    from meshsim.surrogate import Surrogate
 
 __all__ = [
     "Boundary",
@@ -57,7 +61,9 @@ __all__ = [
     "Series",
     "Simulator",
     "Store",
+    "Surrogate",
     "cell_graph",
+    "load",
     "node_graph",
     "ops",
     "preprocess",

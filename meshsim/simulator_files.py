@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "simulator.json"
-_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
 def known_models() -> dict[str, Callable[..., nn.Module]]:
@@ -107,24 +107,21 @@ def load(
 ) -> Simulator:
     """Read, check against each other, and put together."""
     path, weights = folder / DESCRIPTION, folder / WEIGHTS
-    document = _document(path)
+    document = read_description(path)
+    if document.get("kind", "simulator") != "simulator":
+        raise InputError(f"{path}: describes a {document['kind']} (see meshsim.load)")
     table = known_models() if models is None else models
-    with _described_by(path):
+    with described_by(path):
         shapes = _model(document, table, "meta")  # no memory before the shapes are compared
-    try:
-        tensors = _tensors(weights, shapes)
-        if hashlib.sha256(weights.read_bytes()).hexdigest() != document["weights"]["sha256"]:
-            raise InputError(f"its content is not what {DESCRIPTION} was written with (sha256)")
-    except InputError as error:
-        raise InputError(f"{weights}: {error}") from error
-    with _described_by(path):
+    tensors = read_tensors(weights, shapes, document["weights"]["sha256"])
+    with described_by(path):
         simulator = _parts(cls, document, _model(document, table, "cpu"))
         simulator.model.load_state_dict(tensors)
     return simulator.eval()
 
 
 @contextmanager
-def _described_by(path: Path) -> Iterator[None]:
+def described_by(path: Path) -> Iterator[None]:
     """Turn whatever a wrong description sets off into one line that names the file."""
     try:
         yield
@@ -135,7 +132,8 @@ def _described_by(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: does not describe a simulator: {text}") from error
 
 
-def _document(path: Path) -> dict[str, Any]:
+def read_description(path: Path) -> dict[str, Any]:
+    """The checked top of a description."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -186,10 +184,10 @@ def _model(
     name, dtype = architecture["name"], architecture["dtype"]
     if name not in models:
         raise InputError(f"unknown architecture {name!r}: {nearest(name, models)}")
-    if dtype not in _DTYPES:
-        raise InputError(f"architecture.dtype: expected one of {', '.join(_DTYPES)}, got {dtype!r}")
+    if dtype not in DTYPES:
+        raise InputError(f"architecture.dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     with torch.device(device):
-        return models[name](**architecture["arguments"]).to(_DTYPES[dtype])
+        return models[name](**architecture["arguments"]).to(DTYPES[dtype])
 
 
 def _parts(cls: type[Simulator], document: Mapping[str, Any], model: nn.Module) -> Simulator:
@@ -213,8 +211,18 @@ def _parts(cls: type[Simulator], document: Mapping[str, Any], model: nn.Module) 
     )
 
 
-def _tensors(path: Path, model: nn.Module) -> dict[str, Tensor]:
+def read_tensors(path: Path, model: nn.Module, sha256: str) -> dict[str, Tensor]:
     """The tensors of a file, each with the name, shape and dtype that the model expects."""
+    try:
+        tensors = _tensors(path, model)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            raise InputError(f"its content is not what {DESCRIPTION} was written with (sha256)")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return tensors
+
+
+def _tensors(path: Path, model: nn.Module) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     expected = model.state_dict()

@@ -44,6 +44,8 @@ def test_with_a_compiler_all_kernels_run():
     needs_native("edge_block")
     assert native.isa() in ("portable", "avx2", "avx512", "amx")
     for op, entry in native.active().items():
+        if op == "anchor_blocks_backward":  # has none: torch's operations compute it
+            continue
         assert entry["cpu"] == "native", (op, entry)
         assert native.isa() in entry["why"]
         assert entry["cuda"] == "reference" or torch.cuda.is_available()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from meshsim.sample import Sample
     from meshsim.series import Series
     from meshsim.simulator import Simulator
+    from meshsim.surrogate import Surrogate
 
 KINDS = {
     "run": "a trained run",
@@ -111,12 +112,22 @@ def check_trained(run: Path) -> None:
         raise InputError(f"{run}: no simulator yet (start its training again to go on)")
 
 
-def simulator(run: Path) -> Simulator:
-    """The simulator in a run's folder."""
-    from meshsim.simulator import Simulator
+def trained(run: Path) -> Simulator | Surrogate:
+    """What was trained in a run's folder."""
+    from meshsim.loading import load
 
     check_trained(run)
-    return Simulator.load(run)
+    return load(run)
+
+
+def simulator(run: Path) -> Simulator:
+    """The simulator in a run's folder; a surrogate has no time to advance in."""
+    from meshsim.simulator import Simulator
+
+    found = trained(run)
+    if not isinstance(found, Simulator):
+        raise InputError(f"{run}: a surrogate, which has no state in time (use predict)")
+    return found
 
 
 def ready(data: Mesh | Series | Sample, out: Path) -> list[str]:

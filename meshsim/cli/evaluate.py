@@ -22,16 +22,22 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure one-step, n-step and full-rollout errors beside persistence and the time mean."""
-    from meshsim.cli.arguments import expect, print_json, simulator
+    from meshsim.cli.arguments import expect, print_json
+    from meshsim.cli.arguments import trained as trained_in
     from meshsim.cli.progress import bar
     from meshsim.data import Store
+    from meshsim.surrogate import Surrogate
     from meshsim.train import evaluate as work
+    from meshsim.train import evaluate_surrogate
 
-    trained = simulator(run)
+    trained = trained_in(run)
     expect(store, "store")
     known = Store(store)
     with bar("evaluate") as progress:
-        report = work(trained, known, split=split, start=start, steps=steps, progress=progress)
+        if isinstance(trained, Surrogate):
+            report = evaluate_surrogate(trained, known, split=split, progress=progress)
+        else:
+            report = work(trained, known, split=split, start=start, steps=steps, progress=progress)
     if json:
         print_json(report)
     else:

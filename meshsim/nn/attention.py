@@ -115,9 +115,9 @@ class GatedMLP(nn.Module):
         self.inner = nn.Linear(width, 2 * expansion * width)
         self.out = nn.Linear(expansion * width, width)
 
-    def forward(self, x: Float[Tensor, "N H"]) -> Float[Tensor, "N H"]:
-        """Rows (N, H) to rows (N, H)."""
-        gate, up = self.inner(x).chunk(2, 1)  # (N, expansion H) each
+    def forward(self, x: Float[Tensor, "*N H"]) -> Float[Tensor, "*N H"]:
+        """Rows (…, H) to rows (…, H)."""
+        gate, up = self.inner(x).chunk(2, -1)  # (…, expansion H) each
         return self.out(F.gelu(gate) * up)
 
 

@@ -4,6 +4,7 @@ A compiled kernel is picked up by the dispatcher when one is loaded: see `meshsi
 """
 
 from meshsim import native
+from meshsim.ops.anchors import anchor_blocks
 from meshsim.ops.attention import csr_attention
 from meshsim.ops.edges import edge_block, edge_block_
 from meshsim.ops.locate import interpolate, locate
@@ -56,6 +57,7 @@ from meshsim.ops.tokens import token_block
 from meshsim.ops.widen import widen
 
 __all__ = [
+    "anchor_blocks",
     "cells_to_edges",
     "cells_to_faces",
     "csr_attention",

@@ -46,10 +46,20 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The architecture and its constructor's arguments (widths of inputs and outputs excepted)."""
+    """The architecture and its constructor's arguments (widths of inputs and outputs excepted).
+
+    Arguments:
+        name: of the architecture.
+        members: how many neural fields are trained side by side, each from weights of its own.
+        arguments: the constructor's.
+    """
 
     name: str = "meshgraphnet"
+    members: int = 1
     arguments: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _at_least("model.members", self.members, 1)
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,72 @@ class SimulatorConfig:
 
 
 @dataclass(frozen=True)
+class BranchConfig:
+    """What a surrogate predicts on one branch of the samples.
+
+    Arguments:
+        fields: their names; location and components are those of the data.
+        features: of the branch's places, names of `meshsim.clouds`.
+        anchors: places of the branch that a pass looks at, drawn anew each step.
+        curl: fields that are made free of divergence.
+    """
+
+    fields: list[str]
+    features: list[str] = field(default_factory=list)
+    anchors: int = 512
+    curl: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _at_least("anchors", self.anchors, 1)
+
+
+@dataclass(frozen=True)
+class PotentialConfig:
+    """The flow of the features "potential_…": see `meshsim.potential.Potential`."""
+
+    direction: list[float] = field(default_factory=list)
+    ground: list[Any] = field(default_factory=list)
+    panels: int = 3000
+
+
+@dataclass(frozen=True)
+class SurrogateConfig:
+    """What stands around a neural field: see `meshsim.surrogate.Surrogate`.
+
+    Arguments:
+        geometry: the branch that is the body's surface; "" for the only one.
+        points: how many of its points a pass looks at.
+        features: of those points.
+        parameters: names of the samples' parameters that are inputs.
+        centred: axes along which coordinates count from the middle of the body's box.
+        scaled: whether lengths count in units of the body's own.
+        potential: the flow of the features "potential_…".
+        symmetry: axes over whose mirror image every prediction is averaged.
+        absent: share of the steps on which a branch (never the body's) is left out, each by
+            itself, so that predictions on the others alone are as good.
+        branches: {name of a branch: what is predicted there}.
+    """
+
+    geometry: str = ""
+    points: int = 2048
+    features: list[str] = field(default_factory=list)
+    parameters: list[str] = field(default_factory=list)
+    centred: list[str] = field(default_factory=lambda: ["x", "y", "z"])
+    scaled: bool = False
+    potential: PotentialConfig = field(default_factory=PotentialConfig)
+    symmetry: list[str] = field(default_factory=list)
+    absent: float = 0.0
+    branches: dict[str, BranchConfig] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _axes("surrogate.centred", self.centred)
+        _axes("surrogate.symmetry", self.symmetry)
+        _at_least("surrogate.points", self.points, 1)
+        if not 0 <= self.absent < 1:
+            raise InputError(f"surrogate.absent: expected 0 to 1, got {self.absent:g}")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How to train.
 
@@ -95,9 +171,9 @@ class TrainConfig:
             of the run's work (passes × windows).
         lr, lr_end, warmup, schedule: peak rate, the end's share of it, steps up to the peak,
             "cosine", "linear" or "constant".
-        optimiser: "adamw", or "muon" for the square weights inside the model, with `muon_lr`,
-            and AdamW for the rest.
-        weight_decay, beta1, beta2: of AdamW. clip: largest gradient norm; 0 for none.
+        optimiser: "adamw", "lion", or "muon" for the square weights inside the model, with
+            `muon_lr`, and AdamW for the rest.
+        weight_decay, beta1, beta2: of AdamW and Lion. clip: largest gradient norm; 0 for none.
         ema: decay of the averaged weights, which become the simulator; 0 for none.
         noise: factor on the noise of the fields; a number or [[share, number], …].
         loss: "mse", "l1" or "relative_l2" of normalised errors.
@@ -124,7 +200,7 @@ class TrainConfig:
     lr_end: float = 1e-3
     warmup: int = 100
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    optimiser: Literal["adamw", "muon"] = "adamw"
+    optimiser: Literal["adamw", "muon", "lion"] = "adamw"
     muon_lr: float = 0.02
     weight_decay: float = 1e-4
     beta1: float = 0.9
@@ -178,7 +254,8 @@ class Config:
     """A whole recipe.
 
     Arguments:
-        data, train, model, simulator: see there.
+        data, train, model, simulator, surrogate: see there; `surrogate` is for neural fields,
+            `simulator` and `fields` for models on graphs.
         fields: {name: entry of a schema}. Entries with a role choose the fields to train on,
             and take what they do not say from the store's schema; if none has a role, they
             change entries of the store's.
@@ -189,6 +266,7 @@ class Config:
     fields: dict[str, dict[str, Any]] = field(default_factory=dict)
     model: ModelConfig = field(default_factory=ModelConfig)
     simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
+    surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Config:
@@ -197,8 +275,9 @@ class Config:
         _finite(raw, "")
         model = raw.get("model", {})
         if isinstance(model, Mapping) and "arguments" not in model:
-            rest = {k: v for k, v in model.items() if k != "name"}
-            raw["model"] = {k: v for k, v in model.items() if k == "name"} | {"arguments": rest}
+            own = ("name", "members")
+            rest = {k: v for k, v in model.items() if k not in own}
+            raw["model"] = {k: model[k] for k in own if k in model} | {"arguments": rest}
         return _build(cls, raw, "")
 
     def to_dict(self) -> dict[str, Any]:
@@ -272,10 +351,14 @@ def _build(cls: Any, raw: Any, where: str) -> Any:
         place = f"{where}.{name}" if where else name
         if name in raw:
             hint = hints[name]
-            section = hasattr(hint, "__dataclass_fields__")
-            values[name] = (
-                _build(hint, raw[name], place) if section else _typed(raw[name], hint, place)
-            )
+            section, inner = hasattr(hint, "__dataclass_fields__"), get_args(hint)[-1:]
+            if section:
+                values[name] = _build(hint, raw[name], place)
+            elif inner and hasattr(inner[0], "__dataclass_fields__"):
+                table = _typed(raw[name], dict[str, Any], place)
+                values[name] = {k: _build(inner[0], v, f"{place}.{k}") for k, v in table.items()}
+            else:
+                values[name] = _typed(raw[name], hint, place)
         elif f.default is MISSING and f.default_factory is MISSING:
             if hasattr(hints[name], "__dataclass_fields__"):
                 values[name] = _build(hints[name], {}, place)

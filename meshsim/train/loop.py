@@ -14,22 +14,21 @@ from torch import Tensor, nn
 
 from meshsim.check import InputError, WorkError
 from meshsim.data.files import Lock, writing_to
-from meshsim.data.schema import Schema
 from meshsim.data.store import Store
 from meshsim.simulator import Simulator
+from meshsim.surrogate import Surrogate
+from meshsim.surrogate_files import field_models
 from meshsim.train import checkpoint, threads
-from meshsim.train.batches import Batches
+from meshsim.train.clouds import CloudTask
 from meshsim.train.config import Config
-from meshsim.train.evaluate import evaluate
+from meshsim.train.graphs import GraphTask
 from meshsim.train.interrupt import interruptible
 from meshsim.train.log import Log
 from meshsim.train.memory import keep_freed_memory
 from meshsim.train.optimise import average, optimisers, rate_factor
 from meshsim.train.plan import Plan, Stage, stages
 from meshsim.train.run import CHECKPOINT, LOCK, claim, open_run, write_record
-from meshsim.train.setup import Facts, build, gather, schema_of, windows_of
-from meshsim.train.step import batch_loss
-from meshsim.train.warm_start import copy_weights, keep_statistics, weights_hash
+from meshsim.train.warm_start import weights_hash
 
 
 def train(
@@ -39,8 +38,8 @@ def train(
     warm_start: Path | str | None = None,
     overwrite: bool = False,
     progress: Callable[..., None] | None = None,
-) -> Simulator:
-    """Train a simulator.
+) -> Simulator | Surrogate:
+    """Train a simulator, or a surrogate where the recipe's model is a neural field.
 
     A run that was stopped at any moment and is started again with the same arguments, on the
     same machine, ends with the same weights bit for bit as one that was never stopped, unless
@@ -55,7 +54,7 @@ def train(
         progress: called as `progress(done, total, note)`.
 
     Returns:
-        The simulator, with averaged weights; `Simulator.load(out)` gives the same.
+        It with averaged weights; `meshsim.load(out)` gives the same.
 
     Raises:
         InputError: a recipe, store or run that does not fit.
@@ -63,12 +62,12 @@ def train(
     """
     out = Path(out)
     store = Store(config.data.store)
-    schema = schema_of(config, store)
+    task = task_of(config, store)
     recipe = config.to_dict()
     del recipe["data"]["store"]  # wherever it lies, what is in it decides
     asked = {
         "recipe": recipe,
-        "schema": schema.to_dict(),
+        "schema": task.asked(),
         "data": store.fingerprint(),
         "warm_start": weights_hash(warm_start),
     }
@@ -77,18 +76,24 @@ def train(
         record = open_run(out, asked, overwrite)
         for torn in out.glob(".*.tmp"):  # of a run that was killed while it wrote
             torn.unlink(missing_ok=True)
-        run = Run(config, store, schema, out, record, warm_start, progress)
+        run = Run(task, out, record, warm_start, progress)
         if record is None:
             run.begin(asked)
         run.carry_on()
     return run.averaged.eval()
 
 
+def task_of(config: Config, store: Store) -> GraphTask | CloudTask:
+    """What the loop asks for batches and losses: graphs, or clouds of a field model."""
+    fields = config.model.name in field_models()
+    return CloudTask(config, store) if fields else GraphTask(config, store)
+
+
 class Run:
     """One training run: everything that changes while it goes on.
 
     Arguments:
-        config, store, schema: what to train on.
+        task: what to train, and on what.
         out: the run's folder.
         record: of the run to carry on; None for a new one.
         warm_start: see `train`.
@@ -97,27 +102,22 @@ class Run:
 
     def __init__(
         self,
-        config: Config,
-        store: Store,
-        schema: Schema,
+        task: GraphTask | CloudTask,
         out: Path,
         record: dict[str, Any] | None,
         warm_start: Path | str | None,
         progress: Callable[..., None] | None,
     ):
-        self.config, self.store, self.schema, self.out = config, store, schema, out
+        self.task, self.config, self.store, self.out = task, task.config, task.store, out
         self.progress = progress or (lambda done, total, note="": None)
-        train = config.train
+        train = self.config.train
         if train.device in ("auto", "cpu"):
             keep_freed_memory()
-        self.facts = (
-            Facts.from_dict(record["facts"]) if record else gather(config, store, schema, progress)
-        )
-        if record is None and warm_start is not None:
-            keep_statistics(self.facts, Simulator.load(warm_start))
-        self.simulator = build(config, schema, self.facts)
-        if warm_start is not None:
-            copy_weights(self.simulator, Simulator.load(warm_start), warm_start)
+        if record:
+            task.take(record["facts"])
+        else:
+            task.gather(progress)
+        self.simulator = task.build(warm_start, record is None)
         self.simulator.to(_device(train.device))
         self.averaged = self._second(self.simulator) if train.ema else self.simulator
         self.simulator.precision = train.precision
@@ -132,7 +132,6 @@ class Run:
             self.plan = Plan.from_dict(record["plan"]) if record["plan"] else None
             self.threads = int(record["threads"])
             torch.set_num_threads(self.threads)
-        self.batches: Batches | None = None
         self.stage = -1
         # what a checkpoint holds beside tensors
         self.step, self.position, self.seconds, self.skipped = 0, 0, 0.0, 0
@@ -140,8 +139,8 @@ class Run:
         self.best: dict[str, Tensor] = {}
         self.best_score = math.inf
 
-    def _second(self, simulator: Simulator) -> Simulator:
-        """A simulator with weights of its own, all else shared."""
+    def _second(self, simulator: Any) -> Any:
+        """The same with weights of its own, all else shared."""
         twin = copy.copy(simulator)
         twin._modules = dict(simulator._modules)
         twin.model = copy.deepcopy(simulator.model).requires_grad_(False)
@@ -167,7 +166,7 @@ class Run:
         elif train.calibrate:
             self.plan = Plan.of_seconds(self.stages, 60.0 * train.minutes, self._times())
         plan = self.plan.to_dict() if self.plan else None
-        write_record(self.out, asked, plan, self.threads, self.facts.to_dict())
+        write_record(self.out, asked, plan, self.threads, self.task.facts.to_dict())
 
     def _times(self) -> list[float]:
         """Seconds that a step of each stage takes: the median of up to five."""
@@ -257,28 +256,12 @@ class Run:
         return max(i for i, s in enumerate(self.stages) if s.start <= share)
 
     def _enter(self, k: int) -> None:
-        """Windows long enough for a stage."""
-        stage = self.stages[k]
-        length = 1 + (stage.pushforward + stage.unroll) * self.simulator.bundle
-        if self.batches is None or self.batches.windows.length != length:
-            windows = windows_of(self.config, self.store, self.schema, length)
-            if self.batches is None:
-                self.batches = Batches(
-                    self.simulator,
-                    windows,
-                    power=self.config.train.measure_power,
-                    memory=self.config.data.memory * 1e9,
-                    raw=self.facts.raw,
-                )
-            self.batches = self.batches.with_windows(windows)
+        """Make ready for a stage."""
+        self.task.enter(self.stages[k])
         self.stage = k
 
     def _loss(self, stage: Stage, position: int, step: int, share: float) -> Tensor:
-        assert self.batches is not None
-        seed = self.config.train.seed
-        chosen = self.batches.indices(seed, self.stage, position, stage.batch)
-        batch = self.batches.make(chosen)
-        return batch_loss(self.simulator, batch, self.config.train, stage, step, share)
+        return self.task.loss(self.stage, stage, position, step, share)
 
     def _update(self, share: float) -> tuple[float, float]:
         """One step of the optimisers and of the average; the gradient's norm and the rate."""
@@ -314,9 +297,7 @@ class Run:
             return
         self.progress(self._share(), 1.0, "validating")
         try:
-            report = evaluate(
-                self.averaged, self.store, split=names, steps=train.validate_steps, one_step=0
-            )
+            report = self.task.evaluate(self.averaged, names)
         except WorkError:  # a rollout that blows up early in training
             report = {"metrics": {}, "baselines": {}}
         who = {"model": report["metrics"], **report["baselines"]}

@@ -13,7 +13,7 @@ from meshsim.data.schema import Field
 from meshsim.rollout import State
 
 # What a draw is for; each purpose has its own stream of numbers.
-ORDER, NOISE, MIRROR, JITTER = range(4)
+ORDER, NOISE, MIRROR, JITTER, CLOUD, ABSENT = range(6)
 
 
 def draw(seed: int, purpose: int, *counters: int) -> np.random.Generator:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from meshsim.check import InputError
 from meshsim.data.statistics import Normaliser
-from meshsim.simulator import Simulator
 from meshsim.simulator_files import WEIGHTS
-from meshsim.train.setup import Facts
+
+if TYPE_CHECKING:
+    from meshsim.simulator import Simulator
+    from meshsim.surrogate import Surrogate
+    from meshsim.train.clouds import CloudFacts
+    from meshsim.train.setup import Facts
 
 
 def weights_hash(folder: Path | str | None) -> str | None:
@@ -22,7 +27,7 @@ def weights_hash(folder: Path | str | None) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def keep_statistics(facts: Facts, other: Simulator) -> None:
+def keep_statistics(facts: Facts | CloudFacts, other: Simulator | Surrogate) -> None:
     """Weights fit the statistics that they were trained with: take those over where they fit."""
     known = other.normaliser.to_dict()
     now = facts.normaliser.to_dict()
@@ -32,7 +37,9 @@ def keep_statistics(facts: Facts, other: Simulator) -> None:
     facts.normaliser = Normaliser.from_dict(now)
 
 
-def copy_weights(simulator: Simulator, other: Simulator, folder: Path | str) -> None:
+def copy_weights(
+    simulator: Simulator | Surrogate, other: Simulator | Surrogate, folder: Path | str
+) -> None:
     """Copy all weights; both must have the same architecture."""
     new, old = simulator.model.state_dict(), other.model.state_dict()
     for name in [*new, *old]:

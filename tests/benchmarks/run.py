@@ -86,6 +86,14 @@ RUNS: dict[str, tuple[Run, ...]] = {
     "attention": (Run("attention", "masked attention", SOON, ("--sizes", "200", *FEW)),),
     "layer": (Run("layer", "a layer of masked attention", SOON, ("--sizes", "200", *FEW)),),
     "tokens": (Run("tokens", "a transformer block's nodes", SOON, ("--nodes", "500", *FEW)),),
+    "anchors": (
+        Run(
+            "anchors",
+            "queries through anchored blocks",
+            ("--seconds", "20"),
+            ("--queries", "1000", "--cases", "64x4x100", *FEW),
+        ),
+    ),
     "mlp_rows": (Run("mlp_rows", "encoders and decoder", SOON, ("--rows", "1000", *FEW)),),
     "segment": (
         Run(

@@ -9,6 +9,7 @@ import pytest
 
 import meshsim
 from meshsim.cli import main
+from tests.test_surrogate import case, ellipsoid, recipe
 
 from .conftest import RECIPE, square, wave
 
@@ -42,6 +43,7 @@ def test_the_python_example_runs(
             meshsim.write(sample, f"flows/{split}/flow_{100 * speed:.0f}.npz")
     recipe = RECIPE.replace("STORE", "flows.zarr").replace("fields.u", "fields.velocity")
     Path("train.toml").write_text(recipe)
+    car_run()
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert "quad" in capsys.readouterr().out
@@ -50,6 +52,20 @@ def test_the_python_example_runs(
     report = names["report"]
     assert isinstance(report, dict) and "velocity" in report["metrics"]
     assert {"persistence", "time_mean"} <= set(report["baselines"])
+    assert names["surrogate"].ranges["inflow"] == (25.0, 35.0)  # type: ignore[attr-defined]
+
+
+def car_run() -> None:
+    """A surrogate in car_run and a body for it, both small."""
+    store = meshsim.Store.create("bodies.zarr")
+    for width, inflow in ((0.5, 25.0), (0.6, 35.0)):
+        store.append(case((1.0, width, 0.4), inflow, volume=False))
+    store.set_splits({"train": store.names})
+    config = recipe("bodies.zarr", steps=2, checkpoint_every=1)
+    config["model"]["blocks"] = "ps"
+    del config["surrogate"]["branches"]["volume"]
+    meshsim.train.train(meshsim.train.Config.from_dict(config), "car_run")
+    meshsim.write(ellipsoid((1.0, 0.55, 0.4)).replace(point_fields={}), "body.stl")
 
 
 def test_every_command_and_option_in_it_exists(capsys: pytest.CaptureFixture) -> None:

@@ -49,6 +49,9 @@ def given() -> dict[str, Arguments]:
     tokens = {"x": rand(4, 16), "y": rand(4, 16), "weight": rand(7, 16, 16) / 4}
     tokens |= {"bias": rand(4, 16), "norm": numbers, "cos": rand(4, 3), "sin": rand(4, 3)}
     tokens |= {"heads": 2, "next": True, "eps": 1e-6, "bf16": False}
+    anchored = {"x": rand(4, 16), "k": rand(6, 16), "v": rand(6, 16), "ptr": rowptr}
+    anchored |= {"weight": rand(4, 5, 16, 16) / 4, "bias": rand(4, 5, 16), "norm": rand(4, 2, 16)}
+    anchored |= {"cos": rand(4, 3), "sin": rand(4, 3), "heads": 2, "eps": 1e-6}
     mask = {"rowptr": rowptr, "col": src, "colptr": colptr, "eperm": sent, "bias": rand(6, 2)}
     heads = {"q": rand(4, 8), "k": rand(4, 8), "v": rand(4, 8), **mask}
     lse = torch.ops.meshsim.csr_attention(**heads, heads=2, scale=0.5)[1]
@@ -107,6 +110,8 @@ def given() -> dict[str, Arguments]:
             **{name: rand(4, 16) for name in ("grad_x", "grad_q", "grad_k", "grad_v", "after")},
             **tokens,
         },
+        "anchor_blocks": anchored,
+        "anchor_blocks_backward": {"grad": rand(4, 16), **anchored, "which": [0, 1, 4, 7]},
         "mlp_rows": rows_net,
         "mlp_rows_backward": {"grad": rand(6, 16), **rows_net, "x_grad": True},
         "csr_attention": {**heads, "heads": 2, "scale": 0.5},
@@ -161,7 +166,7 @@ DERIVED = {
     *("edge_block_backward(colptr)", "edge_block_backward(sent)"),
     *("csr_attention_backward(colptr)", "csr_attention_backward(eperm)"),
 }
-POINTERS = ("rowptr", "colptr", "batch", "batch_points", "batch_queries")
+POINTERS = ("rowptr", "ptr", "colptr", "batch", "batch_points", "batch_queries")
 
 
 def spoilt(x: Tensor, name: str, backward: bool) -> Iterator[tuple[str, Tensor]]:

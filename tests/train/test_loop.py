@@ -11,7 +11,7 @@ import torch
 from meshsim.check import InputError, WorkError
 from meshsim.data.files import Lock
 from meshsim.simulator import Simulator
-from meshsim.train import Config, checkpoint, evaluate, train
+from meshsim.train import Config, checkpoint, evaluate, graphs, train
 from meshsim.train import loop as loops
 
 
@@ -140,7 +140,7 @@ def test_a_finished_run_answers_in_full_precision(recipe, tmp_path):
 def test_a_finished_run_is_not_trained_again(recipe, tmp_path, monkeypatch):
     config = Config.from_dict(recipe())
     first = train(config, tmp_path / "run")
-    monkeypatch.setattr(loops, "batch_loss", lambda *a: 1 / 0)
+    monkeypatch.setattr(graphs, "batch_loss", lambda *a: 1 / 0)
     second = train(config, tmp_path / "run")
     for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -233,8 +233,8 @@ def test_bf16_trains_close_to_fp32(recipe, tmp_path):
 
 
 def test_a_run_that_blows_up_says_so(recipe, tmp_path, monkeypatch):
-    whole = loops.batch_loss
-    monkeypatch.setattr(loops, "batch_loss", lambda *a: whole(*a) * float("nan"))
+    whole = graphs.batch_loss
+    monkeypatch.setattr(graphs, "batch_loss", lambda *a: whole(*a) * float("nan"))
     with pytest.raises(WorkError, match="training blew up"):
         train(Config.from_dict(recipe(steps=60)), tmp_path / "run")
 

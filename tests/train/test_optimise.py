@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from meshsim.train.config import TrainConfig
-from meshsim.train.optimise import Muon, average, optimisers, orthogonalise, rate_factor
+from meshsim.train.optimise import Lion, Muon, average, optimisers, orthogonalise, rate_factor
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 24, 8), (2, 8, 24)])
@@ -73,3 +73,25 @@ def test_an_average_forgets_its_start():
     for step in range(300):
         average([*mean.parameters()], [*model.parameters()], 0.9, step)
     assert all(torch.allclose(p, torch.full_like(p, 3.0), atol=1e-5) for p in mean.parameters())
+
+
+def test_lion_steps_by_signs_of_the_interpolated_momentum():
+    """Algorithm 2 of Chen et al. written out, for two steps."""
+    p = nn.Parameter(torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64))
+    lion = Lion([p], lr=0.1, betas=(0.9, 0.99), weight_decay=0.5)
+    w, m = p.detach().clone(), torch.zeros(3, dtype=torch.float64)
+    for g in (torch.tensor([0.3, -0.2, 0.0]), torch.tensor([-0.01, -1.0, 2.0])):
+        g = g.double()
+        p.grad = g.clone()
+        lion.step()
+        w = w - 0.1 * ((0.9 * m + 0.1 * g).sign() + 0.5 * w)
+        m = 0.99 * m + 0.01 * g
+        torch.testing.assert_close(p.detach(), w, rtol=0.0, atol=1e-15)
+
+
+def test_lion_trains_all_weights_of_a_model():
+    model = nn.Sequential(nn.Linear(3, 20), nn.Linear(20, 1))
+    (only,) = optimisers(model, TrainConfig(steps=1, optimiser="lion", lr=1e-4))
+    assert isinstance(only, Lion)
+    held = {id(p) for group in only.param_groups for p in group["params"]}
+    assert held == {id(p) for p in model.parameters()}

@@ -1,0 +1,124 @@
+"""The potential flow about a body as features: what an inviscid fluid would do there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from meshsim.check import InputError, check_known
+from meshsim.geometry.cells import Cells
+from meshsim.geometry.measure import rings
+from meshsim.mesh import Mesh
+from meshsim.ops.neighbors import knn
+from meshsim.physics.source_panels import Flow, solve
+
+AXES = ("x", "y", "z")
+NEAR = 4  # panels that a place takes its values from
+# Flows by the points of the body, dropped with them.
+_flows = WeakTensorKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Potential:
+    """Which potential flow: see `meshsim.physics.source_panels`.
+
+    Arguments:
+        direction: (3,) of the flow far away.
+        ground: (axis, height) of a plane that the flow does not cross; none if empty.
+        panels: at most how many; a finer surface is thinned out first, so that the features do
+            not depend on how finely a body is meshed.
+    """
+
+    direction: Sequence[float]
+    ground: Sequence[Any] = field(default_factory=tuple)
+    panels: int = 3000
+
+    def __post_init__(self) -> None:
+        if len(self.direction) != 3 or not any(self.direction):
+            raise InputError(f"potential.direction: expected three numbers, got {self.direction}")
+        if self.ground and len(self.ground) != 2:
+            raise InputError(f"potential.ground: expected an axis and a height, got {self.ground}")
+        if self.ground:
+            check_known(self.ground[0], AXES, "axis of potential.ground:")
+        if self.panels < 10:
+            raise InputError(f"potential.panels: expected 10 or more, got {self.panels}")
+
+
+def on_surface(
+    body: Mesh, which: Potential, places: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]
+) -> Float[Tensor, "N 4"]:
+    """Pressure coefficient and velocity over U at places on the body.
+
+    Values of the nearest panels that look the same way, weighted by 1/distance².
+
+    Arguments:
+        body: a surface; wound inside out it is turned.
+        which: the flow.
+        places: (N, 3) on the surface.
+        normals: (N, 3) there, outwards.
+
+    Returns:
+        (N, 4): cp, then the tangential velocity.
+    """
+    flow = flow_about(body, which)
+    centre, normal = flow.panels.centre, flow.panels.axes[:, 2]
+    index, far = knn(centre, places.double(), min(NEAR, len(centre)))
+    facing = (normal[index] * normals.double()[:, None]).sum(2).clamp_min(1e-3)
+    typical = float(flow.panels.area.mean())
+    weight = facing.square() / (far.square() + 1e-3 * typical)  # (N, K)
+    weight = weight / weight.sum(1, keepdim=True)
+    speed = float(flow.inflow.norm())
+    u = (flow.surface_velocity[index] / speed * weight[..., None]).sum(1)  # (N, 3)
+    cp = (flow.cp[index] * weight).sum(1, keepdim=True).clamp(-4.0, 1.0)
+    return torch.cat([cp, u], 1).to(places.dtype)
+
+
+def flow_about(body: Mesh, which: Potential) -> Flow:
+    """The flow, its panels wound outwards; kept with the body's points."""
+    key = repr(which)
+    kept = _flows.setdefault(body.points, {})
+    if key not in kept:
+        if body.dim != 3 or body.cell_dim != 2:
+            raise InputError("potential flow: needs a surface, 2-D cells in 3-D")
+        points, cells = thinned(body, which.panels)
+        ground = None
+        if which.ground:
+            ground = (AXES.index(which.ground[0]), float(which.ground[1]))
+        inflow = torch.tensor([float(v) for v in which.direction], dtype=torch.float64)
+        kept[key] = solve(points.double(), cells, inflow, ground)
+    return kept[key]
+
+
+def thinned(body: Mesh, most: int) -> tuple[Tensor, Sequence[Cells]]:
+    """Points and cells of a surface wound outwards.
+
+    The surface's own where those are no more than `most`; else about `most` triangles, by quadric
+    decimation.
+    """
+    parts = [
+        ring[:, [0, k, k + 1]]
+        for block in body.cells
+        for _, ring in rings(block)
+        for k in range(1, ring.shape[1] - 1)
+    ]
+    points, triangles = body.points, torch.cat(parts)
+    corners = points[triangles].double()  # (T, 3, 3)
+    a, b, c = (corners - corners.mean((0, 1))).unbind(1)
+    outwards = float((a * torch.linalg.cross(b, c)).sum()) >= 0  # six times the volume
+    if outwards and body.n_cells <= most:
+        return points, body.cells
+    if len(triangles) > most:
+        import pyvista
+
+        faces = torch.nn.functional.pad(triangles, (1, 0), value=3).cpu().numpy()
+        surface = pyvista.PolyData(points.cpu().double().numpy(), faces.ravel()).clean()
+        small = surface.decimate(1 - most / surface.n_cells)
+        points = torch.from_numpy(small.points).double()
+        triangles = torch.from_numpy(small.faces.reshape(-1, 4)[:, 1:].astype("int64"))
+    return points, [Cells("triangle", triangles if outwards else triangles.flip(1))]

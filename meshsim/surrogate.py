@@ -1,0 +1,454 @@
+"""Surrogate: a field model and all that it takes to ask it about a body or a mesh."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from meshsim.check import InputError, WorkError, check_finite, check_known
+from meshsim.clouds import AXES, ODD, Cloud, Frame, Wanted, cloud
+from meshsim.data.statistics import Normaliser
+from meshsim.inputs import outside
+from meshsim.mesh import ArrayLike, Mesh, as_tensor
+from meshsim.models.ensemble import Ensemble
+from meshsim.models.field import FieldModel, Fields, Points
+from meshsim.potential import Potential
+from meshsim.sample import Sample
+from meshsim.series import Series
+
+CHUNK = 1 << 20  # points that are decoded before their fields are put away
+
+
+class Prepared(NamedTuple):
+    """A sample in the numbers that a model works in.
+
+    Arguments:
+        geometry: places of the body, (G, D), and their features, (G, F).
+        branches: {branch: the same}.
+        parameters: (P,).
+        targets: {branch: {field: (N, c)}} normalised, where they are known.
+    """
+
+    geometry: tuple[Tensor, Tensor]
+    branches: Mapping[str, tuple[Tensor, Tensor]]
+    parameters: Tensor
+    targets: Mapping[str, Fields]
+
+
+class Surrogate(nn.Module):
+    """A trained field model that answers on any mesh about any body.
+
+    Arguments:
+        model: on normalised inputs.
+        normaliser: statistics of "branch:field", "branch/feature", "geometry/feature" and
+            parameters.
+        frame: how coordinates are scaled.
+        branches: {name: what is predicted there}.
+        geometry: the branch of a sample that is the body's surface.
+        points: how many of its points a pass looks at.
+        features: of those points.
+        parameters: {name: components}.
+        potential: the flow of the features "potential_…".
+        symmetry: axes over whose mirror image every prediction is averaged; the frame must be
+            centred along them.
+        absent: share of the training steps on which a branch was left out; if 0, predictions on
+            some of the branches only come with a warning.
+        ranges: {parameter: (lowest, highest)} seen in training; "box.x", … for the sides of the
+            bodies' bounding boxes.
+        configuration: the recipe it was trained with, for the record.
+
+    Raises:
+        InputError: parts that do not fit together.
+    """
+
+    def __init__(
+        self,
+        model: FieldModel,
+        normaliser: Normaliser,
+        frame: Frame,
+        branches: Mapping[str, Wanted],
+        *,
+        geometry: str,
+        points: int = 2048,
+        features: Sequence[str] = (),
+        parameters: Mapping[str, int] | None = None,
+        potential: Potential | None = None,
+        symmetry: Sequence[str] = (),
+        absent: float = 0.0,
+        ranges: Mapping[str, Sequence[float]] | None = None,
+        configuration: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.model, self.normaliser, self.frame = model, normaliser, frame
+        self.branches, self.geometry, self.points = dict(branches), geometry, points
+        self.features, self.parameters_of = tuple(features), dict(parameters or {})
+        self.potential, self.symmetry, self.absent = potential, tuple(symmetry), absent
+        self.ranges = {name: (float(r[0]), float(r[1])) for name, r in (ranges or {}).items()}
+        self.configuration = configuration
+        self.precision = "fp32"
+        for axis in self.symmetry:
+            check_known(axis, frame.centred, "axis of symmetry, centred:")
+        for name in self.quantities():
+            if name not in normaliser:
+                raise InputError(f"statistics of {name!r} are missing")
+
+    def quantities(self) -> dict[str, int]:
+        """{quantity: components} of all that has statistics; features are counted from those."""
+        out = {f"{b}:{f}": n for b, w in self.branches.items() for f, n in w.fields.items()}
+        out |= {f"{b}/{f}": 0 for b, w in self.branches.items() for f in w.features}
+        return out | {f"geometry/{f}": 0 for f in self.features} | self.parameters_of
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next((p.dtype for p in self.parameters()), torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    # --- from a sample to numbers ---
+
+    def meshes(self, data: Mesh | Sample) -> tuple[Mesh, dict[str, Mesh]]:
+        """The body, and the mesh of each branch that is there.
+
+        Arguments:
+            data: a sample with the body among its branches; a mesh is the body alone, and the
+                branch of the same name.
+
+        Raises:
+            InputError: no body, or nothing to predict on.
+        """
+        if isinstance(data, Mesh):
+            body, held = data, {self.geometry: data}
+        else:
+            name = self.geometry
+            if name not in data.branches and len(data.branches) == 1:
+                name = next(iter(data.branches))  # a plain file's only branch
+            check_known(name, data.branches, f"branch of sample {data.name!r}:")
+            held = {k: _steady(v) for k, v in data.branches.items()}
+            body = held[name]
+            held.setdefault(self.geometry, body)
+        found = {name: held[name] for name in self.branches if name in held}
+        if not found:
+            wanted = ", ".join(self.branches)
+            raise InputError(f"nothing to predict on: expected a branch among {wanted}")
+        return body, found
+
+    def prepare(
+        self, data: Mesh | Sample, parameters: Mapping[str, ArrayLike] | None = None
+    ) -> Prepared:
+        """A sample in the model's numbers, without its targets.
+
+        Raises:
+            InputError: a branch, feature or parameter is missing or does not fit.
+        """
+        known: dict[str, ArrayLike] = dict(data.parameters) if isinstance(data, Sample) else {}
+        for name in parameters or {}:
+            check_known(name, self.parameters_of, "parameter")
+        body, meshes = self.meshes(data)
+        known = {**body.global_fields, **known, **(parameters or {})}
+        origin, length = self.frame.of_body(body.points)
+
+        def scaled(made: Cloud, where: str) -> tuple[Tensor, Tensor]:
+            pos = ((made.pos - origin.to(made.pos)) / length).to(self.device, self.dtype)
+            parts = [pos[:, :0]]
+            for name, values in made.features.items():
+                parts.append(self.normaliser.encode(f"{where}/{name}", values).to(pos))
+            return pos, torch.cat(parts, 1)
+
+        geometry = scaled(cloud(body, "point", self.features, body, self.potential), "geometry")
+        branches = {}
+        for name, mesh in meshes.items():
+            want = self.branches[name]
+            made = cloud(mesh, want.location, want.features, body, self.potential)
+            branches[name] = scaled(made, name)
+        return Prepared(geometry, branches, self._row(known), {})
+
+    def _row(self, known: Mapping[str, ArrayLike]) -> Tensor:
+        rows = [torch.zeros(0)]
+        for name, components in self.parameters_of.items():
+            if name not in known:
+                names = ", ".join(self.parameters_of)
+                raise InputError(f"parameter {name!r} is missing (needed: {names})")
+            row = as_tensor(known[name]).reshape(-1).double()
+            if len(row) != components:
+                raise InputError(
+                    f"parameter {name!r}: expected {components} values, got {len(row)}"
+                )
+            check_finite(row, f"parameter {name}")
+            rows.append(self.normaliser.encode(name, row))
+        return torch.cat([r.to(self.device, self.dtype) for r in rows])
+
+    def outside(
+        self, data: Mesh | Sample, parameters: Mapping[str, ArrayLike] | None = None
+    ) -> list[str]:
+        """A sentence for each parameter, and each side of the body, outside the training range."""
+        known = dict(data.parameters) if isinstance(data, Sample) else {}
+        body = self.meshes(data)[0]
+        sides = (body.points.amax(0) - body.points.amin(0)).tolist()
+        box = {f"box.{axis}": side for axis, side in zip(AXES, sides, strict=False)}
+        found = outside(self.ranges, {**known, **(parameters or {}), **box})
+        return [_with_scale(sentence, self.ranges, box) for sentence in found]
+
+    # --- what a user calls ---
+
+    @torch.no_grad()
+    def predict(
+        self,
+        data: Mesh | Sample,
+        parameters: Mapping[str, ArrayLike] | None = None,
+        *,
+        draws: int = 1,
+        spread: bool = False,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Mesh | Sample:
+        """Predict all fields on the branches that are there.
+
+        Arguments:
+            data: a body, or a sample; see `meshes`.
+            parameters: {name: value}, over those of the sample.
+            draws: how many draws of anchors to average over.
+            spread: add "<field>_spread", the deviation over draws and the members of an ensemble.
+            seed: of the draws.
+            progress: called with (points done, points).
+
+        Returns:
+            The same mesh or sample with the fields, places in their order. Where parameters or
+            body lie outside the training a warning says so, and the global field "extrapolation"
+            counts how many.
+
+        Raises:
+            InputError: something is missing or does not fit.
+            WorkError: a prediction is not finite.
+        """
+        if spread and draws < 2 and not isinstance(self.model, Ensemble):
+            raise InputError(f"`draws`: expected 2 or more for a spread, got {draws}")
+        sentences = self.outside(data, parameters)
+        missing = [name for name in self.branches if name not in self.meshes(data)[1]]
+        if missing and not self.absent:
+            warnings.warn(
+                f"no branch {', '.join(missing)}: the training always had it"
+                " (surrogate.absent teaches to do without)",
+                stacklevel=3,
+            )
+        for sentence in sentences:
+            warnings.warn(sentence, stacklevel=3)
+        self.eval()
+        prepared = self.prepare(data, parameters)
+        sums = self.moments(prepared, draws, seed, progress)
+        _, meshes = self.meshes(data)
+        out = {}
+        for name, mesh in meshes.items():
+            fields = {}
+            for key, (mean, square) in sums[name].items():
+                if not torch.isfinite(mean).all():
+                    raise WorkError(f"the prediction of {key!r} is not finite")
+                fields[key] = _columns(mean)
+                if spread:
+                    fields[f"{key}_spread"] = _columns(square)
+            known = mesh.with_fields(**{self.branches[name].location: fields})
+            count = {"extrapolation": float(len(sentences))} if sentences else {}
+            out[name] = known.replace(global_fields={**mesh.global_fields, **count})
+        if isinstance(data, Mesh):
+            return out[self.geometry]
+        if len(data.branches) == 1 and len(out) == 1:
+            return Sample({k: next(iter(out.values())) for k in data.branches}, data.parameters)
+        rest = {k: v for k, v in data.branches.items() if k not in out}
+        return Sample({**rest, **out}, data.parameters, data.name)
+
+    @torch.no_grad()
+    def moments(
+        self,
+        prepared: Prepared,
+        draws: int = 1,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, dict[str, tuple[Tensor, Tensor]]]:
+        """{branch: {field: (mean, deviation)}} (N, c) over draws and members, decoded."""
+        images = mirrors(self.symmetry)
+        passes = draws * len(images)
+        total = passes * sum(len(pos) for pos, _ in prepared.branches.values())
+        done = 0
+        means: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
+        runs: dict[tuple[int, int], dict[str, Fields]] = {}
+        for draw in range(draws):
+            for image in images:
+                given = self.mirrored(prepared, image)
+                latent = self._latent(given, seed + draw)
+                for name, (pos, x) in given.branches.items():
+                    parts: list[list[Fields]] = []
+                    for first in range(0, len(pos), CHUNK):
+                        part = Points(*(t[None, first : first + CHUNK] for t in (pos, x)))
+                        parts.append(self.model.decode_each(latent, name, part))
+                        done += part.pos.shape[1]
+                        if progress is not None:
+                            progress(done, total)
+                    for member, fields in enumerate(zip(*parts, strict=True)):
+                        held = runs.setdefault((draw, member), {}).setdefault(name, {})
+                        for key in self.branches[name].fields:
+                            y = torch.cat([f[key][0] for f in fields])
+                            y = self.normaliser.decode(f"{name}:{key}", y.double())
+                            y = self._turn(y, image) / len(images)
+                            held[key] = held[key] + y if key in held else y
+        for name in prepared.branches:
+            means[name] = {}
+            for key in self.branches[name].fields:
+                ys = torch.stack([run[name][key] for run in runs.values()])
+                means[name][key] = (ys.mean(0).cpu(), ys.std(0, correction=0).cpu())
+        return means
+
+    def _latent(self, prepared: Prepared, seed: int) -> Any:
+        """Encode a draw of geometry points and anchors."""
+        draw = torch.Generator().manual_seed(seed)
+        geometry = picked(prepared.geometry, self.points, draw)
+        anchors = {}
+        for name, want in self.branches.items():
+            if name not in prepared.branches:
+                continue
+            anchors[name] = picked(prepared.branches[name], want.anchors, draw)
+        return self.model.encode(geometry, prepared.parameters[None], anchors)
+
+    # --- symmetry ---
+
+    def mirrored(self, prepared: Prepared, axes: Sequence[str]) -> Prepared:
+        """The mirror image of a sample, targets included."""
+        if not axes:
+            return prepared
+
+        def image(cloud: tuple[Tensor, Tensor], names: Sequence[str], where: str) -> Any:
+            pos, x = cloud[0].clone(), cloud[1].clone()
+            for axis in axes:
+                k = AXES.index(axis)
+                pos[:, k] = -pos[:, k]
+                first = 0
+                for name in names:
+                    quantity = f"{where}/{name}"
+                    if name in ODD:
+                        x[:, first + k] = self._flip(x[:, first + k], quantity, k)
+                    first += len(self.normaliser.mean(quantity))
+            return pos, x
+
+        targets: dict[str, Fields] = {}
+        for name, fields in prepared.targets.items():
+            targets[name] = {}
+            for key, y in fields.items():
+                y = y.clone()
+                for axis in axes:
+                    k = AXES.index(axis)
+                    if y.shape[1] == self.dim > 1:
+                        y[:, k] = self._flip(y[:, k], f"{name}:{key}", k)
+                targets[name][key] = y
+        return Prepared(
+            image(prepared.geometry, self.features, "geometry"),
+            {
+                name: image(made, self.branches[name].features, name)
+                for name, made in prepared.branches.items()
+            },
+            prepared.parameters,
+            targets,
+        )
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return len(self.frame.origin)
+
+    def _flip(self, column: Tensor, quantity: str, k: int) -> Tensor:
+        # a flipped value v' = −v is −x − 2 mean/std once normalised
+        mean, std = self.normaliser.mean(quantity)[k], self.normaliser.std(quantity)[k]
+        return -column - (2 * mean / std).to(column)
+
+    def _turn(self, y: Tensor, axes: Sequence[str]) -> Tensor:
+        """Decoded values (N, c) of a mirror image turned back."""
+        for axis in axes:
+            if y.shape[1] == self.dim > 1:
+                y = y.clone()
+                y[:, AXES.index(axis)] *= -1
+        return y
+
+    # --- on disk ---
+
+    def save(self, folder: Path | str) -> None:
+        """Write `model.safetensors` and `simulator.json` into a folder; see `load`."""
+        from meshsim.surrogate_files import save
+
+        save(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Surrogate:
+        """Read what `save` wrote; nothing is unpickled.
+
+        Raises:
+            InputError: a missing or damaged file, tensors that do not fit the architecture.
+        """
+        from meshsim.surrogate_files import load
+
+        return load(cls, Path(folder))
+
+    def describe(self) -> dict[str, Any]:
+        """All but model and statistics, as plain data."""
+        return {
+            "frame": self.frame.to_dict(),
+            "branches": {name: asdict(w) for name, w in self.branches.items()},
+            "geometry": self.geometry,
+            "points": self.points,
+            "features": list(self.features),
+            "parameters": self.parameters_of,
+            "potential": None if self.potential is None else asdict(self.potential),
+            "symmetry": list(self.symmetry),
+            "absent": self.absent,
+            "ranges": {name: list(r) for name, r in self.ranges.items()},
+            "configuration": self.configuration,
+        }
+
+
+def picked(cloud: tuple[Tensor, Tensor], count: int, generator: torch.Generator) -> Points:
+    """A random draw of at most `count` places, (1, n, D) and (1, n, F)."""
+    order = torch.randperm(len(cloud[0]), generator=generator)[:count].to(cloud[0].device)
+    return Points(cloud[0][order][None], cloud[1][order][None])
+
+
+def mirrors(axes: Sequence[str]) -> list[tuple[str, ...]]:
+    """All 2^k sets of axes to mirror along.
+
+    >>> mirrors(["x"])
+    [(), ('x',)]
+    """
+    out: list[tuple[str, ...]] = [()]
+    for axis in axes:
+        out += [(*image, axis) for image in out]
+    return out
+
+
+def _steady(content: Mesh | Series) -> Mesh:
+    return content.frame(0) if isinstance(content, Series) else content
+
+
+def _columns(y: Float[Tensor, "N c"]) -> Tensor:
+    return y[:, 0].contiguous() if y.shape[1] == 1 else y
+
+
+def _with_scale(
+    sentence: str, ranges: Mapping[str, tuple[float, float]], box: Mapping[str, float]
+) -> str:
+    """Say of a body out of range by a power of ten that its unit may be another."""
+    for name, side in box.items():
+        if f"parameter {name} =" not in sentence:
+            continue
+        low, high = ranges[name]
+        sentence = sentence.replace(f"parameter {name} =", f"the body's side along {name[-1]},")
+        for factor, unit in ((1e3, "millimetres"), (100.0, "centimetres"), (39.37, "inches")):
+            if low <= side / factor * 1.25 and side / factor <= 1.25 * high:
+                sentence += f"; is it in {unit}? scale it by {1 / factor:g}"
+                break
+    return sentence

@@ -1,0 +1,415 @@
+"""Training of neural fields: what the loop asks of a `Surrogate` and the clouds of its samples."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from meshsim.check import InputError, check_known
+from meshsim.clouds import AXES, Frame, Wanted, cloud, place_of, target
+from meshsim.data.statistics import Moments, Normaliser
+from meshsim.data.store import Store
+from meshsim.mesh import Mesh
+from meshsim.metrics import relative_l2, rmse
+from meshsim.models.ensemble import Ensemble
+from meshsim.models.field import FieldBatch, Points
+from meshsim.potential import Potential
+from meshsim.sample import Sample
+from meshsim.surrogate import Prepared, Surrogate
+from meshsim.surrogate_files import field_models
+from meshsim.train.config import Config
+from meshsim.train.noise import ABSENT, CLOUD, MIRROR, draw, order
+from meshsim.train.plan import Stage
+from meshsim.train.warm_start import copy_weights, keep_statistics
+
+
+@dataclass
+class CloudFacts:
+    """What the training samples say.
+
+    Arguments:
+        normaliser: statistics of fields, features and parameters.
+        frame: of the bodies.
+        ranges: of parameters and of the sides of the bodies.
+        wanted: {branch: …}.
+        geometry: the branch that is the body.
+        parameters: {name: components}.
+    """
+
+    normaliser: Normaliser
+    frame: Frame
+    ranges: dict[str, tuple[float, float]]
+    wanted: dict[str, Wanted]
+    geometry: str
+    parameters: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the run's record."""
+        return {
+            "statistics": self.normaliser.to_dict(),
+            "frame": self.frame.to_dict(),
+            "ranges": {name: list(pair) for name, pair in self.ranges.items()},
+            "wanted": {name: vars(w) for name, w in self.wanted.items()},
+            "geometry": self.geometry,
+            "parameters": self.parameters,
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> CloudFacts:
+        """What `to_dict` gave."""
+        return cls(
+            Normaliser.from_dict(raw["statistics"]),
+            Frame(**raw["frame"]),
+            {name: (low, high) for name, (low, high) in raw["ranges"].items()},
+            {name: Wanted(**w) for name, w in raw["wanted"].items()},
+            raw["geometry"],
+            dict(raw["parameters"]),
+        )
+
+
+class CloudTask:
+    """Random draws of points of a store's samples.
+
+    Arguments:
+        config: the recipe.
+        store: where the samples are.
+
+    Raises:
+        InputError: the recipe names no branch, or asks for what a neural field has not.
+    """
+
+    def __init__(self, config: Config, store: Store):
+        self.config, self.store = config, store
+        if not config.surrogate.branches:
+            raise InputError("surrogate.branches: expected one or more (what is to be predicted)")
+        if config.train.loss == "l1":
+            raise InputError("train.loss: expected mse or relative_l2 for a neural field, got l1")
+        self.names = store.members(config.data.train)
+        flow = config.surrogate.potential
+        self.potential = None
+        if flow.direction:
+            self.potential = Potential(flow.direction, flow.ground, flow.panels)
+        self._held: dict[str, Prepared] = {}
+
+    def asked(self) -> dict[str, Any]:
+        """What of the data decides the result, beside recipe and content: nothing."""
+        return {}
+
+    # --- statistics ---
+
+    def gather(self, progress: Callable[..., None] | None) -> None:
+        """Read the training samples once: statistics, places and sizes of all that is used."""
+        settings = self.config.surrogate
+        first = self.store.sample(self.names[0])
+        geometry = settings.geometry or next(iter(first.branches))
+        moments: dict[str, Moments] = {}
+        wanted: dict[str, Wanted] = {}
+        sides: list[Tensor] = []
+        boxes: list[Tensor] = []
+        for i, name in enumerate(self.names):
+            sample = self.store.sample(name)
+            body, meshes = self._meshes(sample, geometry)
+            boxes.append(torch.stack([body.points.amin(0), body.points.amax(0)]))
+            sides.append((boxes[-1][1] - boxes[-1][0]).double())
+            made = cloud(body, "point", settings.features, body, self.potential)
+            for key, values in made.features.items():
+                _add(moments, f"geometry/{key}", values)
+            for branch, mesh in meshes.items():
+                found = self._wanted(branch, mesh, sample.name)
+                if wanted.setdefault(branch, found) != found:
+                    raise InputError(
+                        f"sample {name!r}, branch {branch!r}: fields {found.fields} at the"
+                        f" {found.location}s, elsewhere {wanted[branch].fields}"
+                        f" at the {wanted[branch].location}s"
+                    )
+                made = cloud(mesh, found.location, found.features, body, self.potential)
+                for key, values in made.features.items():
+                    _add(moments, f"{branch}/{key}", values)
+                for key in found.fields:
+                    where = f"sample {name!r}, branch {branch!r}"
+                    _add(moments, f"{branch}:{key}", target(mesh, found.location, key, where))
+            for key in settings.parameters:
+                check_known(key, sample.parameters, f"parameter of sample {name!r}:")
+                _add(moments, key, sample.parameters[key].reshape(1, -1))
+            if progress is not None:
+                progress(i + 1, len(self.names), "reading the training samples")
+        parameters = {key: len(moments[key]) for key in settings.parameters}
+        ranges = {k: (float(moments[k].min.min()), float(moments[k].max.max())) for k in parameters}
+        spans = torch.stack(sides)
+        for k in range(spans.shape[1]):
+            ranges[f"box.{AXES[k]}"] = (float(spans[:, k].min()), float(spans[:, k].max()))
+        table: dict[str, Any] = dict(moments)
+        for key in moments:
+            if key.endswith("/normal"):  # a unit vector stays one
+                dim = len(moments[key])
+                table[key] = (torch.zeros(dim), torch.ones(dim))
+        for branch, want in wanted.items():
+            for key in want.curl:  # one factor for all components, or it would not stay a curl
+                m = moments[f"{branch}:{key}"]
+                size = (m.variance + m.mean.square()).mean().sqrt()
+                table[f"{branch}:{key}"] = (torch.zeros(len(m)), size.expand(len(m)))
+        self.facts = CloudFacts(
+            Normaliser(table),
+            Frame.of(boxes, settings.centred, settings.scaled),
+            ranges,
+            wanted,
+            geometry,
+            parameters,
+        )
+
+    def _meshes(self, sample: Sample, geometry: str) -> tuple[Mesh, dict[str, Mesh]]:
+        held = {k: v for k, v in sample.branches.items() if isinstance(v, Mesh)}
+        for name in (geometry, *self.config.surrogate.branches):
+            check_known(name, held, f"branch of sample {sample.name!r}:")
+        return held[geometry], {name: held[name] for name in self.config.surrogate.branches}
+
+    def _wanted(self, branch: str, mesh: Mesh, sample: str) -> Wanted:
+        settings = self.config.surrogate.branches[branch]
+        if not settings.fields:
+            raise InputError(f"surrogate.branches.{branch}.fields: expected names, got none")
+        where = f"sample {sample!r}, branch {branch!r}"
+        places = {name: place_of(mesh, name, where) for name in settings.fields}
+        location = places[settings.fields[0]]
+        if set(places.values()) != {location}:
+            raise InputError(f"{where}: expected all fields at one kind of place, got {places}")
+        fields = {n: target(mesh, location, n, where).shape[1] for n in settings.fields}
+        return Wanted(fields, location, settings.features, settings.anchors, settings.curl)
+
+    def take(self, facts: Mapping[str, Any]) -> None:
+        """Statistics that a run's record holds, instead of `gather`."""
+        self.facts = CloudFacts.from_dict(facts)
+
+    # --- the surrogate ---
+
+    def build(self, other: Path | str | None, new: bool) -> Surrogate:
+        """The surrogate that is to be trained; arguments as for `GraphTask.build`."""
+        known = None if other is None else Surrogate.load(other)
+        if new and known is not None:
+            keep_statistics(self.facts, known)
+        facts, settings = self.facts, self.config.surrogate
+        self.surrogate = Surrogate(
+            self._model(),
+            facts.normaliser,
+            facts.frame,
+            facts.wanted,
+            geometry=facts.geometry,
+            points=settings.points,
+            features=settings.features,
+            parameters=facts.parameters,
+            potential=self.potential,
+            symmetry=settings.symmetry,
+            absent=settings.absent,
+            ranges=facts.ranges,
+            configuration=self.config.to_dict(),
+        )
+        if known is not None and other is not None:
+            copy_weights(self.surrogate, known, other)
+        return self.surrogate
+
+    def _model(self) -> Any:
+        config, facts = self.config, self.facts
+        cls = field_models()[config.model.name]
+        own = {"dim", "geometry_in", "branches", "parameters"}
+        known = [n for n in inspect.signature(cls).parameters if n not in own]
+        for name in config.model.arguments:
+            check_known(name, known, f"argument of the model {config.model.name}:")
+        norm = facts.normaliser
+
+        def width(where: str, names: Sequence[str]) -> int:
+            return sum(len(norm.mean(f"{where}/{name}")) for name in names)
+
+        branches = {
+            name: {
+                "inputs": width(name, w.features),
+                "outputs": dict(w.fields),
+                "curl": list(w.curl),
+            }
+            for name, w in facts.wanted.items()
+        }
+        dim, inputs = len(facts.frame.origin), width("geometry", config.surrogate.features)
+        parameters = sum(facts.parameters.values())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.train.seed)
+            try:
+                made = [
+                    cls(dim, inputs, branches, parameters, **config.model.arguments)
+                    for _ in range(config.model.members)
+                ]
+            except TypeError as error:
+                raise InputError(f"model {config.model.name}: {error}") from error
+        return made[0] if len(made) == 1 else Ensemble(made)
+
+    # --- batches ---
+
+    def enter(self, stage: Stage) -> None:
+        """A stage needs nothing made ready."""
+
+    def loss(self, number: int, stage: Stage, position: int, step: int, share: float) -> Tensor:
+        """The loss of a step on random draws that seed, step and sample alone decide."""
+        seed, n = self.config.train.seed, len(self.names)
+        rows = []
+        for i in range(position, position + stage.batch):
+            which = int(order(seed, number, i // n, n)[i % n])
+            prepared = self._prepared(self.names[which])
+            rows.append(self._drawn(self._present(prepared, step), step, i - position))
+        return self.surrogate.model.training_loss(self._batch(rows), share)
+
+    def _present(self, prepared: Prepared, step: int) -> Prepared:
+        """A sample without the branches that this step leaves out."""
+        random = draw(self.config.train.seed, ABSENT, step).random(len(prepared.branches))
+        out = random < self.config.surrogate.absent
+        kept = {
+            name: prepared.branches[name]
+            for name, gone in zip(prepared.branches, out, strict=True)
+            if not gone or name == self.facts.geometry
+        }
+        return prepared._replace(branches=kept) if kept else prepared
+
+    def _prepared(self, name: str) -> Prepared:
+        if name not in self._held:
+            sample, facts = self.store.sample(name), self.facts
+            made = self.surrogate.prepare(sample, {})
+            _, meshes = self._meshes(sample, facts.geometry)
+            targets = {}
+            for branch, want in facts.wanted.items():
+                targets[branch] = {
+                    key: facts.normaliser.encode(
+                        f"{branch}:{key}",
+                        target(meshes[branch], want.location, key, f"sample {name!r}").double(),
+                    ).to(made.parameters)
+                    for key in want.fields
+                }
+            self._held[name] = made._replace(targets=targets)
+        return self._held[name]
+
+    def _drawn(self, prepared: Prepared, step: int, place: int) -> Prepared:
+        train, settings = self.config.train, self.config.surrogate
+        random = draw(train.seed, CLOUD, step, place)
+
+        def rows(of: Tensor, count: int) -> Tensor:
+            taken = random.choice(len(of), min(count, len(of)), replace=False)
+            return torch.from_numpy(taken).to(of.device)
+
+        take = rows(prepared.geometry[0], settings.points)
+        branches, targets = {}, {}
+        for name, (pos, x) in prepared.branches.items():
+            chosen = rows(pos, self.facts.wanted[name].anchors)
+            branches[name] = (pos[chosen], x[chosen])
+            targets[name] = {key: y[chosen] for key, y in prepared.targets[name].items()}
+        geometry = (prepared.geometry[0][take], prepared.geometry[1][take])
+        part = Prepared(geometry, branches, prepared.parameters, targets)
+        flips = draw(train.seed, MIRROR, step, place).random(len(AXES)) < 0.5
+        axes = [axis for axis in train.mirror if flips[AXES.index(axis)]]
+        return self.surrogate.mirrored(part, axes)
+
+    def _batch(self, rows: Sequence[Prepared]) -> FieldBatch:
+        def joined(clouds: Sequence[tuple[Tensor, Tensor]], where: str) -> Points:
+            if len({len(pos) for pos, _ in clouds}) > 1:
+                fewest = min(len(pos) for pos, _ in clouds)
+                raise InputError(
+                    f"{where}: a sample has only {fewest} places: lower the number of points or"
+                    " anchors to that, or train.batch to 1"
+                )
+            return Points(*(torch.stack(part) for part in zip(*clouds, strict=True)))
+
+        wanted = {name: self.facts.wanted[name] for name in rows[0].branches}
+        targets = {
+            name: {key: torch.stack([r.targets[name][key] for r in rows]) for key in w.fields}
+            for name, w in wanted.items()
+        }
+        offsets = None
+        if self.config.train.loss == "relative_l2":
+            norm = self.facts.normaliser
+            offsets = {
+                name: {k: norm.mean(f"{name}:{k}") / norm.std(f"{name}:{k}") for k in w.fields}
+                for name, w in wanted.items()
+            }
+        return FieldBatch(
+            joined([r.geometry for r in rows], "geometry"),
+            torch.stack([r.parameters for r in rows]),
+            {name: joined([r.branches[name] for r in rows], name) for name in wanted},
+            targets,
+            offsets,
+        )
+
+    def evaluate(self, surrogate: Any, names: Sequence[str]) -> dict[str, Any]:
+        """Validation errors; see `evaluate_surrogate`."""
+        return evaluate_surrogate(surrogate, self.store, split=names)
+
+
+def _add(moments: dict[str, Moments], key: str, values: Tensor) -> None:
+    moments.setdefault(key, Moments(values.shape[1])).update(values)
+
+
+def evaluate_surrogate(
+    surrogate: Surrogate,
+    store: Store,
+    *,
+    split: str | Sequence[str] = "test",
+    draws: int = 1,
+    progress: Callable[..., None] | None = None,
+) -> dict[str, Any]:
+    """Errors of every field, beside the training mean.
+
+    Arguments:
+        surrogate: what to judge.
+        store: where the samples are.
+        split: its name, or names of samples.
+        draws: of anchors, for each sample.
+        progress: called with (done, samples, name).
+
+    Returns:
+        As `evaluate`; fields are "branch.field" where there are several branches.
+    """
+    names = store.members(split)
+    if not names:
+        raise InputError(f"{store.path}: split {split!r} is empty")
+    single = len(surrogate.branches) == 1
+    cases: dict[str, dict[str, Any]] = {}
+    training = surrogate.training
+    surrogate.eval()
+    for i, name in enumerate(names):
+        if progress is not None:
+            progress(i, len(names), name)
+        sample = store.sample(name)
+        prepared = surrogate.prepare(sample)
+        sums = surrogate.moments(prepared, draws)
+        _, meshes = surrogate.meshes(sample)
+        cases[name] = {}
+        for branch, fields in sums.items():
+            for key, (guess, _) in fields.items():
+                place = surrogate.branches[branch].location
+                truth = target(meshes[branch], place, key, f"sample {name!r}").double()
+                mean = surrogate.normaliser.mean(f"{branch}:{key}").cpu().expand(truth.shape)
+                cases[name][key if single else f"{branch}.{key}"] = {
+                    who: {"rmse": rmse(truth, y), "relative_l2": relative_l2(truth, y)}
+                    for who, y in (("model", guess), ("training_mean", mean))
+                }
+    surrogate.train(training)
+    if progress is not None:
+        progress(len(names), len(names), "")
+
+    def means(who: str) -> dict[str, dict[str, float]]:
+        fields = next(iter(cases.values()))
+        return {
+            field: {
+                metric: float(np.mean([case[field][who][metric] for case in cases.values()]))
+                for metric in fields[field][who]
+            }
+            for field in fields
+        }
+
+    return {
+        "split": split if isinstance(split, str) else list(split),
+        "samples": len(names),
+        "metrics": means("model"),
+        "baselines": {"training_mean": means("training_mean")},
+        "cases": cases,
+    }

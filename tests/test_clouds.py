@@ -1,0 +1,157 @@
+"""Clouds: places in the body's frame, features with the signs and units they claim."""
+
+import math
+
+import pytest
+import torch
+
+from meshsim.check import InputError
+from meshsim.clouds import Frame, cloud, place_of, target
+from meshsim.mesh import Mesh
+from meshsim.potential import Potential, on_surface, thinned
+
+
+def sphere(n=12, radius=1.0, shift=(0.0, 0.0, 0.0), inwards=False):
+    """Quads and triangles by latitude, normals outwards unless asked otherwise."""
+    theta = torch.linspace(0, math.pi, n + 1).double()[1:-1]
+    phi = torch.arange(2 * n).double() * math.pi / n
+    x = theta.cos()[:, None].expand(-1, 2 * n)
+    y, z = theta.sin()[:, None] * phi.cos(), theta.sin()[:, None] * phi.sin()
+    poles = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0, 0]]).double()
+    unit = torch.cat([poles, torch.stack([x, y, z], 2).reshape(-1, 3)])
+
+    def at(i, j):
+        return 2 + 2 * n * i + j % (2 * n)
+
+    quads = [
+        [at(i, j), at(i + 1, j), at(i + 1, j + 1), at(i, j + 1)]
+        for i in range(n - 2)
+        for j in range(2 * n)
+    ]
+    caps = [[0, at(0, j), at(0, j + 1)] for j in range(2 * n)]
+    caps += [[1, at(n - 2, j + 1), at(n - 2, j)] for j in range(2 * n)]
+    cells = {"quad": torch.tensor(quads), "triangle": torch.tensor(caps)}
+    if inwards:
+        cells = {name: nodes.flip(1) for name, nodes in cells.items()}
+    return Mesh(radius * unit + torch.tensor(shift).double(), cells)
+
+
+def circle(n=40, clockwise=False):
+    angle = torch.arange(n).double() * 2 * math.pi / n
+    angle = -angle if clockwise else angle
+    points = torch.stack([3 + angle.cos(), angle.sin()], 1)
+    ends = torch.stack([torch.arange(n), (torch.arange(n) + 1) % n], 1)
+    return Mesh(points, {"line": ends})
+
+
+@pytest.mark.parametrize("inwards", [False, True])
+@pytest.mark.parametrize("location", ["point", "cell"])
+def test_normals_of_a_sphere_look_outwards_however_it_is_wound(location, inwards):
+    body = sphere(inwards=inwards)
+    curvature = cloud(body, location, ["curvature"], body).features["curvature"]
+    assert float(curvature.median()) == pytest.approx(1.0, abs=0.1)
+    made = cloud(body, location, ["normal", "box_position", "box_size"], body)
+    out = made.pos / made.pos.norm(dim=1, keepdim=True)
+    assert float((made.features["normal"] * out).sum(1).min()) > 0.97
+    torch.testing.assert_close(made.features["box_position"], made.pos, rtol=0.0, atol=0.03)
+    assert float(made.share.sum()) == pytest.approx(float(body.cell_measures.sum()))
+
+
+@pytest.mark.parametrize("clockwise", [False, True])
+@pytest.mark.parametrize("location", ["point", "cell"])
+def test_normals_of_a_curve_look_outwards_however_it_is_wound(clockwise, location):
+    body = circle(clockwise=clockwise)
+    made = cloud(body, location, ["normal"], body)
+    out = made.pos - torch.tensor([3.0, 0.0]).double()
+    out = out / out.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(made.features["normal"], out, rtol=0.0, atol=1e-12)
+
+
+def test_a_volume_is_seen_in_the_frame_of_the_body():
+    body = sphere(radius=2.0, shift=(5.0, 0.0, 0.0))
+    volume = Mesh([[5.0, 0.0, 2.0], [9.0, 0.0, 0.0], [5.0, 4.0, 0.0], [5.0, 0.0, 6.0]],
+                  {"tetra": [[0, 1, 2, 3]]})  # fmt: skip
+    found = cloud(volume, "point", ["box_position"], body).features["box_position"]
+    expected = torch.tensor([[0.0, 0.0, 1.0], [2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 3.0]])
+    torch.testing.assert_close(found, expected.double(), rtol=0.0, atol=1e-9)
+
+
+def test_frames():
+    bodies = [sphere(radius=r, shift=(x, 1.0, 0.0)).points for r, x in ((1.0, 0.0), (3.0, 10.0))]
+    frame = Frame.of(bodies, ["x", "z"], scaled=False)
+    assert frame.length == pytest.approx(2.0)
+    origin, length = frame.of_body(bodies[1] + torch.tensor([7.0, 7.0, 7.0]))
+    # along y the place counts as it is
+    torch.testing.assert_close(origin, torch.tensor([17.0, 1.0, 7.0]).double())
+    assert length == frame.length
+    assert Frame.of(bodies, ["x", "z"], scaled=True).of_body(bodies[1])[1] == pytest.approx(3.0)
+    assert Frame(**frame.to_dict()) == Frame(**frame.to_dict())
+    with pytest.raises(InputError, match="length"):
+        Frame(length=0.0)
+    with pytest.raises(InputError, match="axis"):
+        Frame(centred=["w"])
+
+
+@pytest.mark.parametrize("inwards", [False, True])
+def test_potential_flow_past_a_sphere(inwards):
+    """cp = 1 − 9/4 sin² θ and speed 3/2 sin θ (Lamb, Hydrodynamics, §91), also wound inside out."""
+    body = sphere(16, radius=0.7, inwards=inwards)
+    places = sphere(9, radius=0.7).points
+    normals = places / 0.7
+    found = on_surface(body, Potential([2.0, 0.0, 0.0]), places, normals)
+    sine2 = 1 - normals[:, 0] ** 2
+    assert float((found[:, 0] - (1 - 2.25 * sine2)).abs().max()) < 0.12
+    assert float((found[:, 1:].norm(dim=1) - 1.5 * sine2.sqrt()).abs().max()) < 0.1
+
+
+def test_potential_features_of_a_mirrored_body_are_mirrored():
+    body = Mesh(sphere().points * torch.tensor([1.0, 0.6, 0.4]) + torch.tensor([0, 0, 0.1]),
+                sphere().cells)  # fmt: skip
+    flip = torch.tensor([1.0, -1.0, 1.0]).double()
+    image = Mesh(body.points * flip, {b.type: b.nodes.flip(1) for b in body.cells})
+    which = Potential([1.0, 0.0, 0.0], ["z", -0.5])
+    names = ["potential_cp", "potential_velocity"]
+    a, b = (cloud(m, "point", names, m, which).features for m in (body, image))
+    torch.testing.assert_close(a["potential_cp"], b["potential_cp"], rtol=0.0, atol=1e-6)
+    velocity = "potential_velocity"
+    torch.testing.assert_close(a[velocity] * flip, b[velocity], rtol=0.0, atol=1e-6)
+
+
+def test_a_fine_surface_is_thinned_out_for_the_panels():
+    body = sphere(40)
+    points, (block,) = thinned(body, 1000)
+    triangles = block.nodes
+    assert 500 <= len(triangles) <= 1100
+    volume = torch.einsum(
+        "ti,ti->t",
+        points[triangles[:, 0]],
+        torch.linalg.cross(points[triangles[:, 1]], points[triangles[:, 2]]),
+    )
+    assert float(volume.sum() / 6) == pytest.approx(4 * math.pi / 3, rel=0.02)
+    whole, coarse = (
+        on_surface(body, Potential([1.0, 0.0, 0.0], panels=n), body.points, body.points)
+        for n in (100_000, 1000)
+    )
+    assert float((whole - coarse).abs().mean()) < 0.05
+
+
+def test_what_cannot_be_had_is_named():
+    body = sphere()
+    with pytest.raises(InputError, match="unknown feature 'colour'"):
+        cloud(body, "point", ["colour"], body)
+    with pytest.raises(InputError, match=r"needs \[surrogate.potential"):
+        cloud(body, "point", ["potential_cp"], body)
+    with pytest.raises(InputError, match="lacks the cell field"):
+        target(body, "cell", "p", "sample 'a'")
+    with pytest.raises(InputError, match="missing"):
+        place_of(body, "p", "sample 'a'")
+    both = body.with_fields(
+        point={"p": torch.zeros(body.n_points)}, cell={"p": torch.zeros(body.n_cells)}
+    )
+    with pytest.raises(InputError, match="at points and in cells"):
+        place_of(both, "p", "sample 'a'")
+    for wrong in ({"direction": [0.0, 0.0, 0.0]}, {"direction": [1.0]},
+                  {"direction": [1.0, 0.0, 0.0], "ground": ["q", 1.0]},
+                  {"direction": [1.0, 0.0, 0.0], "panels": 2}):  # fmt: skip
+        with pytest.raises(InputError):
+            Potential(**wrong)
