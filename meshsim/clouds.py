@@ -124,8 +124,9 @@ def cloud(
 
     box_position: x within the body's bounding box, −1 to 1 along each axis. box_size: the box's
     sides. normal, curvature, log_measure: as in `meshsim.graph.features.point_features`, of
-    surfaces, outwards however they are wound; in cells the normal is the cell's own. potential_cp, potential_velocity: pressure
-    coefficient and velocity (over the inflow's) of the potential flow about the body.
+    surfaces, outwards however they are wound; in cells the normal is the cell's own.
+    potential_cp, potential_velocity: pressure coefficient and velocity (over the inflow's) of the
+    potential flow about the body.
 
     Arguments:
         mesh: of the branch.

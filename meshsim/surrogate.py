@@ -446,7 +446,7 @@ def _with_scale(
         if f"parameter {name} =" not in sentence:
             continue
         low, high = ranges[name]
-        sentence = sentence.replace(f"parameter {name} =", f"the body's side along {name[-1]},")
+        sentence = sentence.replace(f"parameter {name}", f"the body's side along {name[-1]}")
         for factor, unit in ((1e3, "millimetres"), (100.0, "centimetres"), (39.37, "inches")):
             if low <= side / factor * 1.25 and side / factor <= 1.25 * high:
                 sentence += f"; is it in {unit}? scale it by {1 / factor:g}"

@@ -28,6 +28,7 @@ from meshsim.train.config import Config
 from meshsim.train.noise import ABSENT, CLOUD, MIRROR, draw, order
 from meshsim.train.plan import Stage
 from meshsim.train.warm_start import copy_weights, keep_statistics
+from meshsim.train.world import World
 
 
 @dataclass
@@ -80,13 +81,16 @@ class CloudTask:
     Arguments:
         config: the recipe.
         store: where the samples are.
+        world: who else trains; each process takes its share of every batch.
 
     Raises:
         InputError: the recipe names no branch, or asks for what a neural field has not.
     """
 
-    def __init__(self, config: Config, store: Store):
-        self.config, self.store = config, store
+    def __init__(self, config: Config, store: Store, world: World | None = None):
+        self.config, self.store, self.world = config, store, world or World()
+        if self.world.size > 1 and not (config.train.steps or config.train.calibrate):
+            raise InputError("train.calibrate: several processes need a number of steps")
         if not config.surrogate.branches:
             raise InputError("surrogate.branches: expected one or more (what is to be predicted)")
         if config.train.loss == "l1":
@@ -255,7 +259,7 @@ class CloudTask:
         """The loss of a step on random draws that seed, step and sample alone decide."""
         seed, n = self.config.train.seed, len(self.names)
         rows = []
-        for i in range(position, position + stage.batch):
+        for i in range(position + self.world.rank, position + stage.batch, self.world.size):
             which = int(order(seed, number, i // n, n)[i % n])
             prepared = self._prepared(self.names[which])
             rows.append(self._drawn(self._present(prepared, step), step, i - position))

@@ -18,6 +18,7 @@ from meshsim.train.plan import Stage
 from meshsim.train.setup import Facts, build, gather, schema_of, windows_of
 from meshsim.train.step import batch_loss
 from meshsim.train.warm_start import copy_weights, keep_statistics
+from meshsim.train.world import World
 
 
 class GraphTask:
@@ -26,9 +27,13 @@ class GraphTask:
     Arguments:
         config: the recipe.
         store: where the samples are.
+        world: who else trains; graphs are trained by one process.
     """
 
-    def __init__(self, config: Config, store: Store):
+    def __init__(self, config: Config, store: Store, world: World | None = None):
+        self.world = world or World()
+        if self.world.size > 1:
+            raise InputError("only neural fields are trained by several processes")
         if config.model.members > 1:
             raise InputError("model.members: only neural fields are trained side by side")
         self.config, self.store = config, store

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from meshsim.train.optimise import average, optimisers, rate_factor
 from meshsim.train.plan import Plan, Stage, stages
 from meshsim.train.run import CHECKPOINT, LOCK, claim, open_run, write_record
 from meshsim.train.warm_start import weights_hash
+from meshsim.train.world import World
 
 
 def train(
@@ -71,12 +73,18 @@ def train(
         "data": store.fingerprint(),
         "warm_start": weights_hash(warm_start),
     }
-    claim(out)
-    with Lock(out / LOCK, "this run"):
+    world = task.world
+
+    def opened() -> dict[str, Any] | None:
         record = open_run(out, asked, overwrite)
         for torn in out.glob(".*.tmp"):  # of a run that was killed while it wrote
             torn.unlink(missing_ok=True)
-        run = Run(task, out, record, warm_start, progress)
+        return record
+
+    world.by_first(lambda: claim(out))
+    with Lock(out / LOCK, "this run") if world.first else nullcontext():
+        record = world.by_first(opened)
+        run = Run(task, out, record, warm_start, progress if world.first else None)
         if record is None:
             run.begin(asked)
         run.carry_on()
@@ -86,7 +94,8 @@ def train(
 def task_of(config: Config, store: Store) -> GraphTask | CloudTask:
     """What the loop asks for batches and losses: graphs, or clouds of a field model."""
     fields = config.model.name in field_models()
-    return CloudTask(config, store) if fields else GraphTask(config, store)
+    world = World.joined(config.train.device)
+    return CloudTask(config, store, world) if fields else GraphTask(config, store, world)
 
 
 class Run:
@@ -109,6 +118,7 @@ class Run:
         progress: Callable[..., None] | None,
     ):
         self.task, self.config, self.store, self.out = task, task.config, task.store, out
+        self.world = task.world
         self.progress = progress or (lambda done, total, note="": None)
         train = self.config.train
         if train.device in ("auto", "cpu"):
@@ -126,6 +136,7 @@ class Run:
         self.optimisers = optimisers(self.simulator.model, train)
         self.peaks = [o.param_groups[0]["lr"] for o in self.optimisers]
         self.stages = stages(train)
+        self.world.check([stage.batch for stage in self.stages])
         self.plan: Plan | None = None
         self.threads = 1
         if record:
@@ -150,6 +161,10 @@ class Run:
 
     def begin(self, asked: dict[str, Any]) -> None:
         """Choose threads, make the plan, and write both down before the first step."""
+        self.threads, self.plan = self.world.by_first(lambda: self._begun(asked))
+        torch.set_num_threads(self.threads)
+
+    def _begun(self, asked: dict[str, Any]) -> tuple[int, Plan | None]:
         train = self.config.train
         if train.threads == "auto":
             if self.simulator.device.type == "cpu":
@@ -167,6 +182,7 @@ class Run:
             self.plan = Plan.of_seconds(self.stages, 60.0 * train.minutes, self._times())
         plan = self.plan.to_dict() if self.plan else None
         write_record(self.out, asked, plan, self.threads, self.task.facts.to_dict())
+        return self.threads, self.plan
 
     def _times(self) -> list[float]:
         """Seconds that a step of each stage takes: the median of up to five."""
@@ -196,21 +212,25 @@ class Run:
     def carry_on(self) -> None:
         """From the last checkpoint, or from nothing, to the end."""
         path = self.out / CHECKPOINT
-        if path.exists():
+        if self.world.by_first(path.exists):
             self._restore(path)
+        if self.done and not self.world.first:
+            return
         if self.done:
             self.averaged.precision = "fp32"
             self.averaged.save(self.out)  # a kill may have come between checkpoint and this
             return
-        log = Log(self.out, self.step)
+        log = Log(self.out, self.step) if self.world.first else None
         try:
             with interruptible(self._save) as updating:
                 self._steps(log, updating)
-            self._finish(log)
+            if log is not None:
+                self._finish(log)
         finally:
-            log.close()
+            if log is not None:
+                log.close()
 
-    def _steps(self, log: Log, updating: Callable[[], Any]) -> None:
+    def _steps(self, log: Log | None, updating: Callable[[], Any]) -> None:
         train = self.config.train
         began, before = time.perf_counter(), self.seconds
         losses: list[float] = []
@@ -225,6 +245,7 @@ class Run:
             stage = self.stages[k]
             loss = self._loss(stage, self.position, self.step, share)
             loss.backward()
+            loss = self.world.average(loss, self.weights)
             with updating():
                 norm, rate = self._update(share)
                 self.step += 1
@@ -232,6 +253,8 @@ class Run:
                 self.seconds = before + time.perf_counter() - began
             losses.append(float(loss.detach()))
             self._check(losses[-1], norm)
+            if log is None:
+                continue
             if self.step % train.log_every == 0:
                 mean = math.fsum(losses) / len(losses)
                 note = f"step {self.step}" + (f"/{self.plan.steps}" if self.plan else "")
@@ -322,7 +345,7 @@ class Run:
         return self.store.members(valid)
 
     def _save(self) -> None:
-        if self.step == 0:
+        if self.step == 0 or not self.world.first:
             return
         model = self.simulator.model
         tensors = {f"model/{n}": t for n, t in model.state_dict().items()}
