@@ -169,7 +169,7 @@ def test_into_a_store(tmp_path):
     assert set(sample.branches) == {"mesh"} and len(sample.parameters) == 11
 
     recipe.generate(tmp_path / "b", **TINY | {"bodies": 3, "volume": 300})
-    config = tomllib.loads((FOLDER / "preprocess.toml").read_text()) | {"trust": True}
+    config = tomllib.loads((FOLDER / "volume.toml").read_text()) | {"trust": True}
     report = preprocess([tmp_path / "b"], tmp_path / "b.zarr", config=config)
     assert report.done == 3 and not report.failed
     store = meshsim.Store(tmp_path / "b.zarr")

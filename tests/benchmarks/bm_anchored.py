@@ -11,18 +11,18 @@ peak of all of them from one pass of ours, the points included.
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import time
 from collections.abc import Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from meshsim.models.anchored import AnchoredTransformer, Latent
 from meshsim.models.field import Points
-from meshsim.timing import Figures, machine, measure, require
-from tests.benchmarks.report import line, parse, parser
+from meshsim.timing import Figures, measure, require
+from tests.benchmarks.report import parse, parser, report
 
 CHUNKS = (4096, 16384, 65536)
 
@@ -79,8 +79,8 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
     )
 
 
-def whole(options: argparse.Namespace) -> dict[str, float]:
-    """Seconds and peak of one pass over all points."""
+def whole(options: argparse.Namespace) -> Figures:
+    """Time of one pass over all points, and the peak of the whole process."""
     net, latent = model(options.width, options.anchors)
     pos = torch.rand(options.points, 3)
     began = time.perf_counter()
@@ -88,7 +88,8 @@ def whole(options: argparse.Namespace) -> dict[str, float]:
     seconds = time.perf_counter() - began
     assert all(torch.isfinite(y).all() for y in fields)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"points": options.points, "seconds": seconds, "peak_bytes": peak}
+    row = {"milliseconds": 1e3 * seconds, "ratio": 1.0, "low": 1.0, "high": 1.0}
+    return {"meshsim": {**row, "peak_bytes": peak, "error": 0.0}}
 
 
 def main() -> None:
@@ -98,20 +99,9 @@ def main() -> None:
     known.add_argument("--anchors", type=int, default=512)
     options = parse(known)
     require(["anchor_blocks"])
-    all_of_them = whole(options)  # first: the peak is the process's
-    found = dict(cases(options))
-    if options.json:
-        print(json.dumps({"whole": all_of_them, "cases": found}))
-        return
-    print(f"{machine()}, {options.threads} threads")
-    print(
-        f"{all_of_them['points']:,} points in {all_of_them['seconds']:.0f} s,"
-        f" peak of the process {all_of_them['peak_bytes'] / 2**30:.2f} GiB"
-    )
-    for case, rows in found.items():
-        print(case)
-        for name, row in rows.items():
-            print(line(name, row))
+    # first: the peak is the process's
+    first = (f"{options.points:,} points in one pass, peak of the process", whole(options))
+    report(options, chain([first], cases(options)))
 
 
 if __name__ == "__main__":

@@ -94,6 +94,23 @@ RUNS: dict[str, tuple[Run, ...]] = {
             ("--queries", "1000", "--cases", "64x4x100", *FEW),
         ),
     ),
+    "anchored": (
+        Run(
+            "anchored",
+            "an anchored model at millions of points",
+            (),
+            ("--points", "100000", "--anchors", "64", *FEW),
+            threads="all",
+        ),
+    ),
+    "body": (
+        Run(
+            "body",
+            "distances from a body",
+            ("--queries", "20000", *SOON),
+            ("--triangles", "1000", "--queries", "1000", *FEW),
+        ),
+    ),
     "mlp_rows": (Run("mlp_rows", "encoders and decoder", SOON, ("--rows", "1000", *FEW)),),
     "segment": (
         Run(
