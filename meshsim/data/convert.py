@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from meshsim import __version__
 from meshsim.check import InputError, MeshsimError, WorkError, one_line
-from meshsim.data.files import read_json
+from meshsim.data.files import writing_to
 from meshsim.data.options import Options, apply, check_chosen
+from meshsim.data.parameters import read_parameters
 from meshsim.data.schema import Schema
-from meshsim.data.sources import Source, hash_files, source_files
+from meshsim.data.sources import Source, hash_files, pieces, source_files
 from meshsim.data.staging import write_sample
+from meshsim.data.thin import thinned
 from meshsim.mesh import Mesh
 from meshsim.sample import Sample
 from meshsim.series import Series
@@ -53,15 +56,25 @@ class Outcome:
 
 def convert(job: Job) -> Outcome:
     """Read a source and write it to its staging folder; errors come back as text."""
+    if job.source.lacking:
+        return _failed(job, job.source.lacking)
     try:
-        files = hash_files(source_files(job.source), job.source.path.parent)
+        rule, folder = job.options.parameters, job.source.folder
+        parts = [*source_files(job.source), *rule.files(folder).values()]
+        files = hash_files(parts, job.source.path.parent)
         if job.known is not None and job.known.get("files") == files:
             return Outcome("same")
-        sample, reader = read_source(job.source, job.options)
+        with whole(job.source, job.folder.parent) as source:
+            return _write(job, files, *read_source(source, job.options))
+    except WorkError as error:
+        return Outcome("full", one_line(error))
     except MeshsimError as error:
         return _failed(job, str(error))
     except Exception as error:  # one bad file must not stop the others
         return _failed(job, f"{type(error).__name__}: {error}")
+
+
+def _write(job: Job, files: dict[str, str], sample: Sample, reader: dict[str, str]) -> Outcome:
     provenance = {
         "source": job.source.relative,
         "files": files,
@@ -105,37 +118,43 @@ def read_source(source: Source, options: Options) -> tuple[Sample, dict[str, str
         readers[branch] = format_of(path).reader
     if source.sidecar is not None:
         parameters |= read_parameters(source.sidecar)
+    parameters |= options.parameters.gather(source.folder, source.name)
     for name, origin in (options.fields or {}).items():
         if len(origin) == 1 and origin[0] in parameters and name not in parameters:
             parameters[name] = parameters.pop(origin[0])
     check_chosen(branches, parameters, options)
     chosen = {branch: apply(part, options) for branch, part in branches.items()}
+    for branch, count in options.cells.items():
+        part = chosen[branch]
+        if not isinstance(part, Mesh):
+            raise InputError(f"`cells.{branch}`: expected a steady mesh, got a series")
+        chosen[branch] = thinned(part, count, source.name)
     return Sample(chosen, parameters, source.name), readers
 
 
-def read_parameters(path: Path) -> dict[str, Tensor]:
-    """Parameters of a sidecar file `{"parameters": {name: number or list of numbers}}`.
-
-    A JSON file without "parameters" is somebody else's, and has none.
+@contextmanager
+def whole(source: Source, folder: Path) -> Iterator[Source]:
+    """The source, its files that are cut into parts joined in a folder for as long as it is read.
 
     Raises:
-        InputError: not JSON, or a parameter that is no number.
+        InputError: a part is missing.
+        WorkError: the disk is full.
     """
-    document = read_json(path)
-    table = document.get("parameters", {}) if isinstance(document, dict) else {}
-    if not isinstance(table, dict):
-        raise InputError(f"{path}: `parameters`: expected a table, got {type(table).__name__}")
-    out = {}
-    for name, value in table.items():
-        try:
-            out[name] = torch.tensor(value, dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"{path}: parameter {name!r}: expected a number or a list of numbers, got {value!r}"
-            ) from error
-        if not bool(torch.isfinite(out[name]).all()):
-            raise InputError(f"{path}: parameter {name!r} is not finite")
-    return out
+    made, files = folder.with_name(f"{folder.name}.whole"), []
+    try:
+        for branch, path in source.files:
+            if not path.exists():
+                parts, path = pieces(path), made / branch / path.name
+                with writing_to(path, "the joined parts"):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with path.open("wb") as out:
+                        for part in parts:
+                            with part.open("rb") as piece:
+                                shutil.copyfileobj(piece, out, 1 << 22)
+            files.append((branch, path))
+        yield replace(source, files=tuple(files))
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _failed(job: Job, message: str) -> Outcome:

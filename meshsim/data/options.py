@@ -14,7 +14,8 @@ from torch import Tensor
 from meshsim.check import InputError, check_known, nearest, one_line
 from meshsim.data import splits
 from meshsim.data.frames import Cast, Picked, Stacked, stack
-from meshsim.data.schema import Schema
+from meshsim.data.parameters import ParameterRule
+from meshsim.data.schema import LOCATIONS, Schema
 from meshsim.mesh import Boundary, Mesh
 from meshsim.series import Frames, Series
 
@@ -26,12 +27,18 @@ class Options:
     Arguments:
         fields: which fields to keep, and under which names; None: all as they are. A list of
             names, or {name: name in the file, or names to stack as components, or a table
-            {"from": …, "role": …, "components": …} as in a schema}.
-        splits: {split: fraction, or names and patterns, or "rest"}; None: what the folders say,
-            else 0.8 / 0.1 / 0.1 of train, valid, test.
+            {"from": …, "role": …, "components": …} as in a schema}. With the location "point" or
+            "cell" a field is taken from there alone, where a file has it at both.
+        splits: {split: fraction, or names and patterns, or "rest", or {"json": file beside the
+            samples, "key": of the list of names in it}}; None: what the folders say, else
+            0.8 / 0.1 / 0.1 of train, valid, test.
         seed: of the fractions.
         branch: what to call the branch of a sample that has one.
-        branches: {branch: file pattern}: a folder with a file for each is one sample.
+        branches: {branch: file pattern}: a folder with a file for each is one sample. A file
+            "x.vtu" may be cut in "x.vtu.00.part", "x.vtu.01.part", …
+        parameters: {"csv": {file pattern: "all", columns or {parameter: column}}, "name": regular
+            expression}, see `ParameterRule`.
+        cells: {branch: how many cells to keep, drawn at random}; others keep all of theirs.
         planar: read flat simulation meshes as two-dimensional.
         trust: read files in this process instead of a guarded one.
         dtype: "float32" or "float64" for floating-point fields; "": as they are.
@@ -44,6 +51,9 @@ class Options:
     seed: int = 0
     branch: str = "mesh"
     branches: dict[str, str] = field(default_factory=dict)
+    parameters: ParameterRule = field(default_factory=ParameterRule)
+    cells: dict[str, int] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
     planar: bool = True
     trust: bool = False
     dtype: str = ""
@@ -56,6 +66,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "branch": (str,),
     "branches": (Mapping,),
+    "parameters": (Mapping,),
+    "cells": (Mapping,),
     "planar": (bool,),
     "trust": (bool,),
     "dtype": (str,),
@@ -99,7 +111,8 @@ def check_options(config: Mapping[str, Any] | None) -> Options:
         if wrong or not isinstance(value, _TYPES[key]):
             kinds = " or ".join(kind.__name__.lower() for kind in _TYPES[key])
             raise InputError(f"`{key}`: expected {kinds}, got {value!r}")
-    fields, schema = _fields(table.pop("fields", None))
+    fields, schema, places = _fields(table.pop("fields", None))
+    parameters = ParameterRule.from_table(table.pop("parameters", {}))
     given = list(table.pop("frames", ()))
     if any(not isinstance(n, int) or isinstance(n, bool) for n in given) or len(given) > 3:
         raise InputError(f"`frames`: expected [first, end, step], got {given}")
@@ -109,12 +122,25 @@ def check_options(config: Mapping[str, Any] | None) -> Options:
     for key, pattern in table.get("branches", {}).items():
         if not isinstance(pattern, str):
             raise InputError(f"`branches.{key}`: expected a file pattern, got {pattern!r}")
-    out = Options(fields, schema, frames=(first, end, step), **_plain(table))
+    known = table.get("branches") or {table.get("branch", "mesh"): ""}
+    for key, count in table.get("cells", {}).items():
+        check_known(key, known, "branch of `cells`:")
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise InputError(f"`cells.{key}`: expected 1 or more, got {count!r}")
+    out = Options(
+        fields,
+        schema,
+        parameters=parameters,
+        places=places,
+        frames=(first, end, step),
+        **_plain(table),
+    )
     if out.dtype not in ("", "float32", "float64"):
         raise InputError(f"`dtype`: expected 'float32' or 'float64', got {out.dtype!r}")
     if out.splits is not None:
         # fractions and forms are checked now, patterns when the names are known
-        forms = {k: v for k, v in out.splits.items() if not isinstance(v, list | tuple)}
+        splits.check_files(out.splits)
+        forms = {k: v for k, v in out.splits.items() if not isinstance(v, list | tuple | Mapping)}
         splits.split([], {k: v for k, v in forms.items() if not isinstance(v, str) or v == "rest"})
     return out
 
@@ -125,25 +151,35 @@ def _plain(table: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _fields(given: Any) -> tuple[dict[str, tuple[str, ...]] | None, Schema | None]:
+def _fields(
+    given: Any,
+) -> tuple[dict[str, tuple[str, ...]] | None, Schema | None, dict[str, str]]:
     if given is None:
-        return None, None
+        return None, None, {}
     if not isinstance(given, Mapping):
         given = {name: name for name in given}
     sources: dict[str, tuple[str, ...]] = {}
     tables: dict[str, dict[str, Any]] = {}
+    places: dict[str, str] = {}
     for name, entry in given.items():
         origin = entry
         if isinstance(entry, Mapping):
             origin = entry.get("from", name)
             tables[name] = {key: value for key, value in entry.items() if key != "from"}
+            place = entry.get("location", "")
+            if place in ("point", "cell"):
+                places[name] = place
+                if len(tables[name]) == 1:
+                    tables[name] = {}
+            elif "role" not in entry and "location" in entry:
+                check_known(place, LOCATIONS, f"location of field {name!r}:")
         origin = (origin,) if isinstance(origin, str) else origin
         wrong = not isinstance(origin, Sequence) or not origin
         if wrong or not all(isinstance(part, str) for part in origin):
             raise InputError(f"`fields.{name}`: expected names of fields, got {entry!r}")
         sources[name] = tuple(origin)
     with_role = {name: entry for name, entry in tables.items() if entry}
-    return sources, Schema.from_dict(with_role) if with_role else None
+    return sources, Schema.from_dict(with_role) if with_role else None, places
 
 
 def apply(part: Mesh | Series, options: Options) -> Mesh | Series:
@@ -164,20 +200,32 @@ def check_chosen(
 ) -> None:
     """Raise `InputError` unless each chosen field is a parameter or is in one of the branches."""
     known = {*parameters}
-    held = [_names(part) for part in branches.values()]
     for name, origin in (options.fields or {}).items():
+        place = options.places.get(name, "")
+        held = [_names(part, place) for part in branches.values()]
         if name not in known and not any(names.issuperset(origin) for names in held):
             every = set().union(*held)
             lacking = next((part for part in origin if part not in every), origin[0])
-            raise InputError(f"field {lacking!r} is missing: {nearest(lacking, every | known)}")
+            where = {"point": " at the points", "cell": " in the cells"}.get(place, "")
+            hint = nearest(lacking, every | known)
+            raise InputError(f"field {lacking!r} is missing{where}: {hint}")
 
 
-def _names(part: Mesh | Series) -> set[str]:
+def _names(part: Mesh | Series, place: str) -> set[str]:
+    """Names of the fields of a part: at "point" or "cell", or anywhere."""
     if isinstance(part, Series):
-        frames = [{*s.point_fields, *s.cell_fields} for s in part.segments]
-        return set().union(*frames, *(_names(s.mesh) for s in part.segments))
-    on_boundaries = (key for b in part.boundaries.values() for key in b.fields)
-    return {*part.point_fields, *part.cell_fields, *part.global_fields, *on_boundaries}
+        found = [_names(s.mesh, place) for s in part.segments]
+        frames = [_at(place, s.point_fields, s.cell_fields) for s in part.segments]
+        return set().union(*frames, *found)
+    names = _at(place, part.point_fields, part.cell_fields)
+    if not place:
+        names |= {*part.global_fields}
+        names |= {key for b in part.boundaries.values() for key in b.fields}
+    return names
+
+
+def _at(place: str, point: Iterable[str], cell: Iterable[str]) -> set[str]:
+    return {*(() if place == "cell" else point), *(() if place == "point" else cell)}
 
 
 def _mesh(mesh: Mesh, options: Options) -> Mesh:
@@ -186,10 +234,10 @@ def _mesh(mesh: Mesh, options: Options) -> Mesh:
     def cast(x: Tensor) -> Tensor:
         return x.to(dtype) if dtype is not None and x.is_floating_point() else x
 
-    def chosen(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def chosen(found: Mapping[str, Tensor], place: str = "") -> dict[str, Tensor]:
         return {
             name: cast(found[origin[0]] if len(origin) == 1 else stack([found[o] for o in origin]))
-            for name, origin in _where(found, options).items()
+            for name, origin in _where(found, options, place).items()
         }
 
     flattened = mesh.flattened
@@ -197,8 +245,8 @@ def _mesh(mesh: Mesh, options: Options) -> Mesh:
         pairs = options.fields.items()
         flattened = frozenset(n for n, o in pairs if len(o) == 1 and o[0] in mesh.flattened)
     return mesh.replace(
-        point_fields=chosen(mesh.point_fields),
-        cell_fields=chosen(mesh.cell_fields),
+        point_fields=chosen(mesh.point_fields, "point"),
+        cell_fields=chosen(mesh.cell_fields, "cell"),
         global_fields=chosen(mesh.global_fields),
         boundaries={
             name: Boundary(b.faces, chosen(b.fields), b.kind) for name, b in mesh.boundaries.items()
@@ -216,9 +264,9 @@ def _series(series: Series, options: Options) -> Series:
     def picked(frames: Frames) -> Frames:
         return frames if len(times) == len(series) else Picked(frames, first, step, len(times))
 
-    def chosen(found: Mapping[str, Frames]) -> dict[str, Frames]:
+    def chosen(found: Mapping[str, Frames], place: str) -> dict[str, Frames]:
         out: dict[str, Frames] = {}
-        for name, origin in _where(found, options).items():
+        for name, origin in _where(found, options, place).items():
             parts = [picked(found[o]) for o in origin]
             frames = parts[0] if len(parts) == 1 else Stacked(parts)
             out[name] = Cast(frames, getattr(torch, options.dtype)) if options.dtype else frames
@@ -227,18 +275,19 @@ def _series(series: Series, options: Options) -> Series:
     return Series(
         _mesh(series.mesh, options),
         times,
-        chosen(series.point_fields),
-        chosen(series.cell_fields),
+        chosen(series.point_fields, "point"),
+        chosen(series.cell_fields, "cell"),
         None if series.points is None else picked(series.points),
     )
 
 
-def _where(found: Mapping[str, Any], options: Options) -> dict[str, tuple[str, ...]]:
-    """{name: origins} of those chosen fields whose every part is among `found`."""
+def _where(found: Mapping[str, Any], options: Options, place: str) -> dict[str, tuple[str, ...]]:
+    """{name: origins} of the chosen fields that belong here, every part of them in `found`."""
     if options.fields is None:
         return {name: (name,) for name in found}
     return {
         name: origin
         for name, origin in options.fields.items()
         if all(part in found for part in origin)
+        and (not place or options.places.get(name, place) == place)
     }

@@ -71,7 +71,8 @@ def preprocess(
 
     Arguments:
         sources: files, globs, folders, case directories. Parameters of `flow.vtu` are taken from
-            `flow.json` beside it: {"parameters": {name: number or list}}.
+            `flow.json` beside it: {"parameters": {name: number or list}}, and from where
+            the configuration says.
         store: where to write.
         config: see `Options` for the keys.
         workers: processes.
@@ -267,6 +268,7 @@ def _divided(
     rule: Mapping[str, Any] = options.splits or splits.DEFAULT
     if options.splits is None and said:
         rule = {s: [n for n in names if said.get(n) == s] for s in sorted({*said.values()})}
+    rule = splits.read_files(rule, names, (source.path.parent for source in found))
     return splits.split(names, rule, options.seed)
 
 

@@ -24,6 +24,7 @@ SUFFIXES = frozenset([*_VTK, *_PARALLEL, *_SOLVERS, *_SURFACES, "xdmf", "npz"])
 _INDEXES = frozenset(["pvd", "vtm", "xdmf", *_PARALLEL])
 _REFERENCE = re.compile(rb"""(?:file|Source)\s*=\s*["']([^"'<>]+)["']|>\s*([^<>:\s]+\.h5):""")
 
+_PIECE = re.compile(r"(.+)\.(\d+)\.part")
 _SPLITS = {s: s for s in ("train", "valid", "test")} | {"val": "valid", "validation": "valid"}
 
 
@@ -37,6 +38,7 @@ class Source:
         files: {branch: file or case folder}.
         relative: `path` relative to the input folder, with slashes.
         split: the split that the folder layout says, or "".
+        lacking: why it cannot be read, or "".
     """
 
     name: str
@@ -44,6 +46,12 @@ class Source:
     files: tuple[tuple[str, Path], ...]
     relative: str
     split: str = ""
+    lacking: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.path if self.path.is_dir() else self.path.parent
 
     @property
     def sidecar(self) -> Path | None:
@@ -68,10 +76,12 @@ def search(
     Arguments:
         sources: paths or patterns; "**" goes through folders.
         branch: what to call the only branch.
-        branches: {branch: pattern}: every folder that has a file for each is one sample.
+        branches: {branch: pattern}: every folder that has a file for each is one sample, and one
+            that has a file for some is a sample that lacks something.
 
     Raises:
-        InputError: a source that does not exist or holds nothing, two samples of one name.
+        InputError: a source that does not exist or holds nothing, two samples of one name, no
+            folder that has all branches.
     """
     out: list[Source] = []
     for given in [sources] if isinstance(sources, str | os.PathLike) else sources:
@@ -100,6 +110,8 @@ def search(
     first: dict[Path, Source] = {}
     for source in out:
         first.setdefault(source.path.resolve(), source)
+    if all(source.lacking for source in out):
+        raise InputError(out[0].lacking)
     return sorted(_unique(list(first.values())), key=lambda source: source.name)
 
 
@@ -116,8 +128,10 @@ def source_files(source: Source) -> list[Path]:
     for _, path in source.files:
         if path.is_dir() or _suffix(path) == "openfoam":
             out |= dict.fromkeys(_case_files(path if path.is_dir() else path.parent))
-        if not path.is_dir():
+        elif path.is_file():
             out |= dict.fromkeys([path, *_parts(path)])
+        else:
+            out |= dict.fromkeys(pieces(path))
     if source.sidecar:
         out[source.sidecar] = None
     return list(out)
@@ -144,8 +158,12 @@ def _search(
 ) -> list[Source]:
     if branches:
         folders = [path, *sorted(p for p in path.rglob("*") if p.is_dir())]
-        sets = ((folder, _matched(folder, branches)) for folder in folders)
-        return [_source(folder, root, files) for folder, files in sets if files]
+        sets = ((folder, *_matched(folder, branches)) for folder in folders)
+        return [
+            replace(_source(folder, root, files), lacking=lacking)
+            for folder, files, lacking in sets
+            if files
+        ]
     if path.is_file() or is_case(path):
         return [_plaid(path, root, branch) or _source(path, root, ((branch, path),))]
     found: list[Path] = []
@@ -167,8 +185,28 @@ def _search(
     return [_plaid(p, root, branch) or _source(p, root, ((branch, p),)) for p in kept]
 
 
-def _matched(folder: Path, branches: Mapping[str, str]) -> tuple[tuple[str, Path], ...]:
-    names = sorted(p.name for p in folder.iterdir())
+def pieces(path: Path) -> list[Path]:
+    """The files `<name>.00.part`, `<name>.01.part`, … that a file was cut into, in order.
+
+    Raises:
+        InputError: there are none, or one between them is missing.
+    """
+    found = {}
+    for piece in path.parent.iterdir():
+        cut = _PIECE.fullmatch(piece.name)
+        if cut and cut[1] == path.name:
+            found[int(cut[2])] = piece
+    if not found:
+        raise InputError(f"{path}: no such file, nor parts of it")
+    if lost := set(range(max(found) + 1)) - set(found):
+        raise InputError(f"{path}: part {min(lost)} of {max(found) + 1} is missing")
+    return [found[n] for n in sorted(found)]
+
+
+def _matched(folder: Path, branches: Mapping[str, str]) -> tuple[tuple[tuple[str, Path], ...], str]:
+    """The files of the branches that a folder has, and what it lacks if it has but some."""
+    here = {p.name for p in folder.iterdir()}
+    names = sorted(here | {cut[1] for name in here if (cut := _PIECE.fullmatch(name))})
     out = []
     for branch, pattern in branches.items():
         fits = [name for name in names if fnmatch(name, pattern)]
@@ -176,10 +214,9 @@ def _matched(folder: Path, branches: Mapping[str, str]) -> tuple[tuple[str, Path
             raise InputError(f"{folder}: several files fit branch {branch!r}: {', '.join(fits)}")
         if fits:
             out.append((branch, folder / fits[0]))
-    if out and len(out) < len(branches):
-        lacking = next(b for b in branches if b not in dict(out))
-        raise InputError(f"{folder}: no file fits branch {lacking!r} ({branches[lacking]})")
-    return tuple(out)
+    lacking = next((b for b in branches if b not in dict(out)), "") if out else ""
+    said = f"{folder}: no file fits branch {lacking!r} ({branches[lacking]})" if lacking else ""
+    return tuple(out), said
 
 
 def _plaid(file: Path, root: Path, branch: str) -> Source | None:

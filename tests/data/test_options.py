@@ -123,3 +123,35 @@ def test_segments_are_all_treated():
     out = apply(series, check_options({"fields": {"v": "u"}, "frames": [1]}))
     assert [len(s) for s in out.segments] == [1, 1]
     assert [list(s.point_fields) for s in out.segments] == [["v"], ["v"]]
+
+
+def test_a_location_chooses_between_points_and_cells():
+    """Files that have a field at both are cut down to one; elsewhere the field is missing."""
+    corner = Mesh([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], {"triangle": [[0, 1, 2]]})
+    mesh = corner.with_fields(point={"U": torch.ones(3), "p": torch.ones(3)})
+    mesh = mesh.with_fields(cell={"U": torch.zeros(1)})
+    both = apply(mesh, check_options({"fields": {"u": "U"}}))
+    assert list(both.point_fields) == list(both.cell_fields) == ["u"]
+    options = check_options({"fields": {"u": {"from": "U", "location": "cell"}}})
+    assert options.schema is None
+    out = apply(mesh, options)
+    assert not out.point_fields and list(out.cell_fields) == ["u"]
+    check_chosen({"mesh": mesh}, [], options)
+    lacking = check_options({"fields": {"p": {"location": "cell"}}})
+    with pytest.raises(InputError, match="field 'p' is missing in the cells"):
+        check_chosen({"mesh": mesh}, [], lacking)
+    frames = Series(corner, [0.0, 1.0], {"U": torch.ones(2, 3)}, {"U": torch.ones(2, 1)})
+    at_points = check_options(
+        {"fields": {"U": {"role": "state", "location": "point", "components": 1}}}
+    )
+    assert at_points.schema == Schema([Field("U", "state")])
+    out = apply(frames, at_points)
+    assert list(out.point_fields) == ["U"] and not out.cell_fields
+    with pytest.raises(InputError, match="'cell'"):
+        check_options({"fields": {"p": {"location": "cel"}}})
+
+
+@pytest.mark.parametrize("cells", [{"mesh": 0}, {"mesh": True}, {"mesh": 1.5}, {"volume": 3}])
+def test_bad_numbers_of_cells(cells):
+    with pytest.raises(InputError, match="cells"):
+        check_options({"cells": cells})

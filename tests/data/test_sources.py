@@ -125,8 +125,26 @@ def test_branches_take_a_folder_as_a_sample(tree):
     source = find_sources([root], {"branches": branches})[1]
     assert [(b, p.name) for b, p in source.files] == [("surface", "s.vtp"), ("volume", "v.vtu")]
     (root / "car2/v.vtu").unlink()
-    with pytest.raises(InputError, match="no file fits branch 'volume'"):
+    whole, lame = find_sources([root], {"branches": branches})  # one bad folder stops no other
+    assert whole.lacking == "" and "car2: no file fits branch 'volume' (v.vtu)" in lame.lacking
+    (root / "car1/s.vtp").unlink()
+    with pytest.raises(InputError, match="no file fits branch 'surface'"):
         find_sources([root], {"branches": branches})
+
+
+def test_files_in_parts_are_files(tree):
+    parts = ("v_1.vtu.00.part", "v_1.vtu.01.part", "v_1.vtu.02.part", "v_10.vtu.00.part")
+    root = tree("run_1/s_1.vtp", *(f"run_1/{name}" for name in parts[:3]))
+    branches = {"surface": "s_*.vtp", "volume": "v_*.vtu"}
+    (source,) = find_sources([root], {"branches": branches})
+    assert [path.name for _, path in source.files] == ["s_1.vtp", "v_1.vtu"]
+    assert [path.name for path in source_files(source)] == ["s_1.vtp", *parts[:3]]
+    (root / "run_1" / parts[1]).unlink()
+    with pytest.raises(InputError, match=r"v_1\.vtu: part 1 of 3 is missing"):
+        source_files(source)
+    (root / "run_1" / "v_1.vtu").write_bytes(b"")  # joined by hand, a part left over
+    (source,) = find_sources([root], {"branches": branches})
+    assert [path.name for path in source_files(source)] == ["s_1.vtp", "v_1.vtu"]
 
 
 def test_hashes_are_relative_and_of_contents(tree):

@@ -1,9 +1,10 @@
+import json
 import random
 
 import pytest
 
 from meshsim.check import InputError
-from meshsim.data.splits import DEFAULT, split
+from meshsim.data.splits import DEFAULT, check_files, read_files, split
 
 NAMES = [f"flow_{k:03d}" for k in range(40)]
 
@@ -55,3 +56,43 @@ def test_names_and_patterns_come_before_fractions():
 def test_bad_rules(rule, message):
     with pytest.raises(InputError, match=message):
         split(NAMES, rule)
+
+
+def test_files_list_members(tmp_path):
+    """A name, the last part of one, or the number that it ends with; what is absent is left out."""
+    lists = {
+        "full_train": ["run_1", "in/run_7", 12, "run_99", 500],
+        "full_test": [2],
+        "none": ["x"],
+    }
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "m.json").write_text(json.dumps(lists))
+    names = ["in/run_1", "in/run_2", "in/run_7", "in/run_12", "in/run_120"]
+    rule = {"train": {"json": "s/m.json", "key": "full_train"}, "valid": ["in/run_120"]}
+    rule["test"] = {"json": "s/m.json", "key": "full_test"}
+    check_files(rule)
+    folders = [tmp_path / "elsewhere", tmp_path]
+    found = read_files(rule, names, folders)
+    assert found["train"] == ["in/run_1", "in/run_12", "in/run_7"]
+    assert found["test"] == ["in/run_2"] and found["valid"] == ["in/run_120"]
+    divided = split(names, found)
+    assert sum(len(members) for members in divided.values()) == len(names)
+    assert read_files({"train": 1.0}, names, []) == {"train": 1.0}
+    for entry, message in (
+        ({"json": "n.json", "key": "a"}, r"splits\.train: no file 'n\.json' in "),
+        ({"json": "s/m.json", "key": "ful_train"}, "did you mean 'full_train'"),
+        ({"json": "s/m.json", "key": "none"}, "none of the samples is listed, 'x' for one"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_files({"train": entry}, names, folders)
+    with pytest.raises(InputError, match="'run_7' fits samples a/run_7, b/run_7"):
+        lists = {"k": ["run_7"]}
+        (tmp_path / "two.json").write_text(json.dumps(lists))
+        read_files({"x": {"json": "two.json", "key": "k"}}, ["a/run_7", "b/run_7"], folders)
+    for text in ("[1]", '{"k": 3}', '{"k": [1.5]}'):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(InputError, match="expected"):
+            read_files({"x": {"json": "bad.json", "key": "k"}}, names, folders)
+    for entry, message in (({"jsn": "a", "key": "b"}, "did you mean 'json'"), ({"json": "a"}, "x")):
+        with pytest.raises(InputError, match=message):
+            check_files({"x": entry})
