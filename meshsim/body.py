@@ -9,13 +9,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from meshsim.check import InputError, check_finite, check_known
 from meshsim.geometry.cells import Cells
 from meshsim.geometry.distance import Closest, closest_points
+from meshsim.geometry.measure import cell_normals, rings
 from meshsim.geometry.mending import (
     Ridges,
     against,
@@ -26,7 +31,7 @@ from meshsim.geometry.mending import (
     ridges,
     weld,
 )
-from meshsim.geometry.pieces import Pieces, pieces
+from meshsim.geometry.pieces import Pieces, area_vectors, pieces
 from meshsim.geometry.quality import degenerate
 from meshsim.geometry.sampling import Samples, curvature_weights, sample_surface
 from meshsim.geometry.tree import Surface
@@ -47,6 +52,8 @@ UNITS = {
     0.3048: "feet",
     1000.0: "metres where the others are millimetres",
 }
+# Bodies of meshes by their points, dropped with them.
+_bodies = WeakTensorKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +210,95 @@ class Body:
         face = FACE[self.dim]
         state = "watertight" if self.watertight else f"{_many(self.open_edges, EDGE[face])} open"
         return f"Body({_many(len(self.pieces.nodes), face)}, {self.length:.6g} long, {state})"
+
+
+def body_of(mesh: Mesh) -> Body:
+    """`Body.of` a surface in space or a curve in the plane, kept as long as its points are.
+
+    Raises:
+        InputError: a mesh of another kind, no area, coordinates that are not finite.
+    """
+    if mesh.cell_dim != mesh.dim - 1:
+        raise InputError(
+            "expected a body, a surface in 3-D or a closed curve in 2-D,"
+            f" got {mesh.cell_dim}-D cells in {mesh.dim}-D"
+        )
+    nodes = [block.nodes for block in mesh.cells]
+    held = _bodies.get(mesh.points)
+    if held is None or [id(n) for n in held[0]] != [id(n) for n in nodes]:
+        held = _bodies[mesh.points] = (nodes, Body.of(mesh))
+    return held[1]
+
+
+def oriented(mesh: Mesh) -> Mesh:
+    """A surface or curve whose cells are all wound so that normals look out.
+
+    The same mesh where that is so already; else one without fields, turned as `Body.of` does. Cells
+    that curve (quadratic ones) stay as they are.
+
+    >>> square = Mesh([[0.0, 0.0], [5.0, 0.0], [5.0, 2.0]], {"line": [[0, 1], [2, 1], [2, 0]]})
+    >>> oriented(square).cells[0].nodes.tolist()
+    [[0, 1], [1, 2], [2, 0]]
+    """
+    if mesh.n_cells == 0 or mesh.cell_dim != mesh.dim - 1 or _consistent(mesh):
+        return mesh
+    body = body_of(mesh)
+    before = pieces(mesh.points.detach().cpu().double(), [b.map(Tensor.cpu) for b in mesh.cells])
+    was = torch.zeros(mesh.n_cells, mesh.dim).double()
+    now = was.index_add(0, body.pieces.face, body.pieces.vectors())
+    was = was.index_add(0, before.face, before.vectors())
+    turn = (was * now).sum(1) < 0
+    blocks, first = [], 0
+    for block in mesh.cells:
+        rows = turn[first : first + len(block)].to(block.nodes.device)
+        first += len(block)
+        if block.type in ("line", "triangle", "quad"):
+            nodes = torch.where(rows[:, None], block.nodes.flip(1), block.nodes)
+            block = Cells(block.type, nodes)
+        elif block.offsets is not None:
+            nodes = block.nodes.clone()
+            for ids, ring in rings(block):
+                some = ids[rows[ids]]
+                at = block.offsets[some][:, None] + torch.arange(ring.shape[1], device=some.device)
+                nodes[at] = block.nodes[at.flip(1)]
+            block = Cells(block.type, nodes, block.offsets)
+        blocks.append(block)
+    return Mesh(mesh.points, blocks)
+
+
+def _consistent(mesh: Mesh) -> bool:
+    """Whether neighbours are wound alike, and neither the whole nor a part of it is inside out.
+
+    Much quicker than to make a body of it.
+    """
+    if mesh.dim == 2:
+        edges = torch.cat([block.nodes[:, :2] for block in mesh.cells])
+        first, alike = edges[:, 0], len(edges[:, 0].unique()) == len(edges)
+        ends = mesh.points[edges].double()
+        middle, out = ends.mean(1), area_vectors(ends)
+    else:
+        found = [ring for block in mesh.cells for _, ring in rings(block)]
+        edges = torch.cat([torch.stack([r, r.roll(-1, 1)], 2).flatten(0, 1) for r in found])
+        key = edges[:, 0] * mesh.n_points + edges[:, 1]
+        alike = len(key.unique()) == len(key)
+        first = torch.cat(
+            [b.nodes[:, 0] if b.offsets is None else b.nodes[b.offsets[:-1]] for b in mesh.cells]
+        )
+        middle, out = mesh.cell_centres.double(), cell_normals(mesh.points, mesh.cells).double()
+    if not alike:
+        return False
+    joined = coo_array((np.ones(len(edges)), edges.cpu().numpy().T), shape=(mesh.n_points,) * 2)
+    label = torch.from_numpy(connected_components(joined, directed=False)[1])
+    label = label.to(first.device).long()[first]
+    for part in (torch.zeros_like(label), label):
+        count = torch.bincount(part)
+        own = middle.new_zeros(len(count), mesh.dim).index_add(0, part, middle)
+        away = middle - (own / count.clamp_min(1)[:, None])[part]
+        volume = middle.new_zeros(len(count)).index_add(0, part, (away * out).sum(1))
+        size = middle.new_zeros(len(count)).index_add(0, part, away.norm(dim=1) * out.norm(dim=1))
+        if bool((volume < -1e-9 * size).any()):
+            return False
+    return True
 
 
 def _mesh(source: Mesh | Series | Sample | str | Path) -> Mesh:

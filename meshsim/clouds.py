@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,9 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from meshsim.body import body_of, oriented
 from meshsim.check import InputError, check_finite, check_known, nearest
 from meshsim.geometry import measure
-from meshsim.mesh import Mesh
+from meshsim.geometry.distance import Closest
+from meshsim.mesh import ArrayLike, Mesh, as_tensor
 from meshsim.potential import AXES, Potential, on_surface
 
 # Columns of each feature; 0 stands for D.
@@ -24,9 +27,15 @@ WIDTHS = {
     "log_measure": 1,
     "potential_cp": 1,
     "potential_velocity": 0,
+    "distance": 1,
+    "closest_point": 0,
+    "boundary_layer": 1,
 }
 # Vectors, which a mirror turns round along its axis.
-ODD = ("box_position", "normal", "potential_velocity")
+ODD = ("box_position", "normal", "potential_velocity", "closest_point")
+ANYWHERE = ("box_position", "box_size", "distance", "closest_point", "boundary_layer")
+NEAR = ANYWHERE[2:]
+LAYER = 0.04  # of the body's longest side: how thick the feature "boundary_layer" is
 
 
 class Cloud(NamedTuple):
@@ -36,11 +45,14 @@ class Cloud(NamedTuple):
         pos: (N, D) coordinates as in the file.
         features: {name: (N, w)}.
         share: (N,) each place's share of the mesh's measure.
+        walls: (N, D, D) corners of the triangle or segment of the body that is nearest to each
+            place, if they were asked for.
     """
 
     pos: Tensor
     features: Mapping[str, Tensor]
     share: Tensor
+    walls: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,9 @@ class Wanted:
         features: of its places, names of `meshsim.clouds`.
         anchors: how many places stand for the branch in a pass.
         curl: fields that are free of divergence.
+        no_slip: whether those are zero on the body.
+        scales: {field: {parameter: power}}: the field counts in units of the product of these
+            powers of the sample's parameters, ρ U² of a pressure for one.
     """
 
     fields: Mapping[str, int]
@@ -111,6 +126,32 @@ class Wanted:
     features: Sequence[str] = ()
     anchors: int = 512
     curl: Sequence[str] = field(default_factory=tuple)
+    no_slip: bool = False
+    scales: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def scale(self, name: str, known: Mapping[str, ArrayLike]) -> float:
+        """What the field's values are divided by, for a sample's parameters.
+
+        Raises:
+            InputError: a parameter is missing, or is not a positive number.
+
+        >>> Wanted({"p": 1}, scales={"p": {"density": 1, "speed": 2}}).scale(
+        ...     "p", {"density": 1.2, "speed": 10.0}
+        ... )
+        120.0
+        """
+        out = 1.0
+        for parameter, power in self.scales.get(name, {}).items():
+            if parameter not in known:
+                raise InputError(f"parameter {parameter!r} is missing: {name!r} scales with it")
+            value = as_tensor(known[parameter]).double()
+            if value.numel() != 1 or not 0 < float(value) < math.inf:
+                raise InputError(
+                    f"parameter {parameter!r}: expected a positive number, as {name!r} scales"
+                    f" with it, got {value.tolist()}"
+                )
+            out *= float(value) ** power
+        return out
 
 
 def cloud(
@@ -119,14 +160,16 @@ def cloud(
     names: Sequence[str],
     body: Mesh,
     potential: Potential | None = None,
+    *,
+    unit: float = 1.0,
+    walls: bool = False,
 ) -> Cloud:
     """The places of a mesh's points or cells, with features.
 
-    box_position: x within the body's bounding box, −1 to 1 along each axis. box_size: the box's
-    sides. normal, curvature, log_measure: as in `meshsim.graph.features.point_features`, of
-    surfaces, outwards however they are wound; in cells the normal is the cell's own.
-    potential_cp, potential_velocity: pressure coefficient and velocity (over the inflow's) of the
-    potential flow about the body.
+    normal, curvature, log_measure: as in `meshsim.graph.features.point_features`, of surfaces,
+    outwards however they are wound; in cells the normal is the cell's own. potential_cp,
+    potential_velocity: pressure coefficient and velocity (over the inflow's) of the potential flow
+    about the body. The others, which any place has: see `place_features`.
 
     Arguments:
         mesh: of the branch.
@@ -134,24 +177,24 @@ def cloud(
         names: of `WIDTHS`.
         body: the surface.
         potential: the flow of the features that need one.
+        unit: the length that distances are counted in.
+        walls: whether to look for the nearest piece of the body too.
 
     Raises:
         InputError: an unknown feature, or one that this mesh cannot have.
     """
     check_known(location, ("point", "cell"), "location")
+    for what, given in (("body", body), ("mesh", mesh)):
+        check_finite(given.points, f"points of the {what}")
     pos = mesh.points if location == "point" else mesh.cell_centres
     pos = pos[:, : mesh.dim].to(mesh.points.dtype)
-    check_finite(mesh.points, "points")
-    low, high = body.points.amin(0), body.points.amax(0)
-    size = high - low
-    found: dict[str, Tensor] = {}
     for name in names:
         check_known(name, WIDTHS, "feature")
-        if name == "box_position":
-            middle = (low + high) / 2
-            found[name] = 2 * (pos - middle.to(pos)) / size.masked_fill(size == 0, 1.0).to(pos)
-        elif name == "box_size":
-            found[name] = size.to(pos).expand(len(pos), -1)
+    anywhere, corners = place_features(pos, names, body, unit=unit, walls=walls)
+    found: dict[str, Tensor] = {}
+    for name in names:
+        if name in anywhere:
+            found[name] = anywhere[name]
         elif name.startswith("potential"):
             if potential is None:
                 raise InputError(f"feature {name!r}: needs [surrogate.potential], a direction")
@@ -160,12 +203,79 @@ def cloud(
             found[name] = values[:, :1] if name == "potential_cp" else values[:, 1:]
         else:
             found[name] = _of_surface(mesh, location, name).to(pos)
-    return Cloud(pos, found, _share(mesh, location))
+    return Cloud(pos, found, _share(mesh, location), corners)
+
+
+def place_features(
+    pos: Float[Tensor, "N D"],
+    names: Sequence[str],
+    body: Mesh,
+    *,
+    unit: float = 1.0,
+    walls: bool = False,
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Those of some features that need no mesh, only where a place lies from the body.
+
+    box_position: x within the body's bounding box, −1 to 1 along each axis. box_size: the box's
+    sides. distance: d from the body, negative inside. closest_point: the vector from the place to
+    the nearest point of the body, of length |d|. boundary_layer: max(0, 1 − |d|/δ)², δ being 4 %
+    of the body's longest side, as MARIO sees it (Catalani et al., arXiv:2505.14704).
+
+    Arguments:
+        pos: (N, D) places.
+        names: features; those not of `ANYWHERE` are passed over.
+        body: a surface in space or a closed curve in the plane.
+        unit: the length that distances are counted in.
+        walls: whether to look for the nearest piece of the body too.
+
+    Returns:
+        {name: (N, w)}, and the corners of those pieces, (N, D, D) float64, or None.
+
+    Raises:
+        InputError: distances from what is no surface.
+
+    >>> corners = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
+    >>> square = Mesh(corners, {"line": [[0, 1], [1, 2], [2, 3], [3, 0]]})
+    >>> found, _ = place_features(torch.tensor([[0.5, 3.0]]), ["distance", "closest_point"], square)
+    >>> found["distance"].tolist(), found["closest_point"].tolist()
+    ([[2.0]], [[0.0, -2.0]])
+    """
+    low, high = body.points.amin(0), body.points.amax(0)
+    size = high - low
+    found: dict[str, Tensor] = {}
+    near: Closest | None = None
+    if walls or any(name in NEAR for name in names):
+        near = body_of(body).distance(pos.detach().double().cpu())
+    for name in names:
+        if name == "box_position":
+            middle = (low + high) / 2
+            found[name] = 2 * (pos - middle.to(pos)) / size.masked_fill(size == 0, 1.0).to(pos)
+        elif name == "box_size":
+            found[name] = size.to(pos).expand(len(pos), -1)
+        elif name in NEAR:
+            assert near is not None
+            if name == "closest_point":
+                found[name] = ((near.points - pos.double().cpu()) / unit).to(pos)
+            elif name == "distance":
+                found[name] = (near.distance / unit).to(pos)[:, None]
+            else:
+                ratio = near.distance.abs() / (LAYER * float(size.max()))
+                found[name] = (1 - ratio).clamp_min(0).square().to(pos)[:, None]
+    corners = near.pieces.points[near.nodes] if walls and near is not None else None
+    return found, corners
+
+
+def fills(mesh: Mesh, body: Mesh, names: Sequence[str]) -> bool:
+    """Whether places like a mesh's can be drawn about another body: it fills the space there."""
+    volume = mesh.cell_dim == mesh.dim and body.cell_dim == body.dim - 1
+    return volume and all(name in ANYWHERE for name in names)
 
 
 def _of_surface(mesh: Mesh, location: str, name: str) -> Tensor:
     from meshsim.graph.features import point_features
 
+    if name in ("normal", "curvature"):
+        mesh = oriented(mesh)
     if name == "normal" and (mesh.cell_dim, mesh.dim) == (1, 2):
         return _curve_normals(mesh, location)
     if location == "cell" and name == "log_measure":
@@ -176,25 +286,15 @@ def _of_surface(mesh: Mesh, location: str, name: str) -> Tensor:
     else:
         values = point_features(mesh, [name])
         values = values if location == "point" else _to_cells(mesh, values)
-    return -values if name in ("normal", "curvature") and _inside_out(mesh) else values
-
-
-def _inside_out(mesh: Mesh) -> bool:
-    """Whether a surface in 3-D is wound so that its normals look inwards."""
-    if (mesh.cell_dim, mesh.dim) != (2, 3):
-        return False
-    middle = mesh.cell_centres - mesh.cell_centres.mean(0)
-    return float((measure.cell_normals(mesh.points, mesh.cells) * middle).sum()) < 0
+    return values
 
 
 def _curve_normals(mesh: Mesh, location: str) -> Tensor:
-    """Unit normals of a closed curve in the plane, outwards however it is wound."""
+    """Unit normals of a closed curve in the plane that runs counterclockwise."""
     ends = torch.cat([block.nodes[:, :2] for block in mesh.cells])  # (C, 2)
     a, b = mesh.points[ends].unbind(1)
     along = b - a
     normal = torch.stack([along[:, 1], -along[:, 0]], 1)  # (C, 2), as long as the segment
-    if float((normal * (a + b)).sum()) < 0:  # four times the enclosed area
-        normal = -normal
     if location == "point":
         at_points = torch.zeros_like(mesh.points)
         normal = at_points.index_add(0, ends.T.flatten(), torch.cat([normal, normal]))
@@ -232,8 +332,18 @@ def target(mesh: Mesh, location: str, name: str, where: str) -> Float[Tensor, "N
     if name not in held:
         raise InputError(f"{where} lacks the {location} field {name!r}: {nearest(name, held)}")
     values = held[name].reshape(len(held[name]), -1)
-    check_finite(values, f"{where}: {name}")
+    check_rows(values, f"{where}: field {name!r}", location)
     return values
+
+
+def check_rows(values: Tensor, what: str, location: str) -> None:
+    """Raise `InputError` if values (N, c) are not finite at some places, and count those."""
+    bad = ~torch.isfinite(values).all(1)
+    if bool(bad.any()):
+        raise InputError(
+            f"{what} is not finite (NaN or infinite) at {int(bad.sum()):,} of {len(bad):,}"
+            f" {location}s, the first {int(bad.nonzero()[0, 0])}: repair it, or leave it out"
+        )
 
 
 def place_of(mesh: Mesh, name: str, where: str) -> str:

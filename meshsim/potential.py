@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from meshsim.body import oriented
 from meshsim.check import InputError, check_known
 from meshsim.geometry.cells import Cells
 from meshsim.geometry.measure import rings
@@ -86,13 +87,32 @@ def flow_about(body: Mesh, which: Potential) -> Flow:
     if key not in kept:
         if body.dim != 3 or body.cell_dim != 2:
             raise InputError("potential flow: needs a surface, 2-D cells in 3-D")
-        points, cells = thinned(body, which.panels)
+        points, cells = thinned(oriented(body), which.panels)
         ground = None
         if which.ground:
             ground = (AXES.index(which.ground[0]), float(which.ground[1]))
+            points = _beside(points, body, *ground)
         inflow = torch.tensor([float(v) for v in which.direction], dtype=torch.float64)
         kept[key] = solve(points.double(), cells, inflow, ground)
     return kept[key]
+
+
+def _beside(points: Tensor, body: Mesh, axis: int, height: float) -> Tensor:
+    """Points of a thinned surface kept on the body's side of the ground."""
+    used = body.points[torch.cat([block.nodes.flatten() for block in body.cells]), axis]
+    low, high = float(used.min()), float(used.max())
+    slack = 1e-6 * (high - low)
+    name = AXES[axis]
+    if low < height - slack and high > height + slack:
+        up, down = height - low, high - height
+        by, side = (up, low) if up <= down else (-down, high)
+        raise InputError(
+            f"potential.ground: the body reaches from {name} = {low:.6g} to {high:.6g}, across the"
+            f" ground at {height:.6g}: expected it on one side (move it by {by:.6g} along {name},"
+            f" or train with the ground at {side:.6g})"
+        )
+    held = points[:, axis].clamp(min=height) if high > height else points[:, axis].clamp(max=height)
+    return torch.cat([points[:, :axis], held[:, None], points[:, axis + 1 :]], 1)
 
 
 def thinned(body: Mesh, most: int) -> tuple[Tensor, Sequence[Cells]]:

@@ -6,40 +6,27 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from meshsim.body import body_of
 from meshsim.check import InputError, WorkError, check_finite, check_known
-from meshsim.clouds import AXES, ODD, Cloud, Frame, Wanted, cloud
+from meshsim.clouds import AXES, Cloud, Frame, Wanted, cloud, place_features
 from meshsim.data.statistics import Normaliser
+from meshsim.domain import Domain
 from meshsim.inputs import outside
 from meshsim.mesh import ArrayLike, Mesh, as_tensor
 from meshsim.models.ensemble import Ensemble
 from meshsim.models.field import FieldModel, Fields, Points
 from meshsim.potential import Potential
+from meshsim.prepared import Prepared, image, mirrors, picked
 from meshsim.sample import Sample
 from meshsim.series import Series
 
 CHUNK = 1 << 20  # points that are decoded before their fields are put away
-
-
-class Prepared(NamedTuple):
-    """A sample in the numbers that a model works in.
-
-    Arguments:
-        geometry: places of the body, (G, D), and their features, (G, F).
-        branches: {branch: the same}.
-        parameters: (P,).
-        targets: {branch: {field: (N, c)}} normalised, where they are known.
-    """
-
-    geometry: tuple[Tensor, Tensor]
-    branches: Mapping[str, tuple[Tensor, Tensor]]
-    parameters: Tensor
-    targets: Mapping[str, Fields]
 
 
 class Surrogate(nn.Module):
@@ -60,6 +47,8 @@ class Surrogate(nn.Module):
             centred along them.
         absent: share of the training steps on which a branch was left out; if 0, predictions on
             some of the branches only come with a warning.
+        domains: {branch: where its places were}, of those that fill the space about the body; with
+            it they need no mesh to be present in a prediction on the other branches.
         ranges: {parameter: (lowest, highest)} seen in training; "box.x", … for the sides of the
             bodies' bounding boxes.
         configuration: the recipe it was trained with, for the record.
@@ -82,6 +71,7 @@ class Surrogate(nn.Module):
         potential: Potential | None = None,
         symmetry: Sequence[str] = (),
         absent: float = 0.0,
+        domains: Mapping[str, Domain] | None = None,
         ranges: Mapping[str, Sequence[float]] | None = None,
         configuration: Mapping[str, Any] | None = None,
     ):
@@ -90,6 +80,7 @@ class Surrogate(nn.Module):
         self.branches, self.geometry, self.points = dict(branches), geometry, points
         self.features, self.parameters_of = tuple(features), dict(parameters or {})
         self.potential, self.symmetry, self.absent = potential, tuple(symmetry), absent
+        self.domains = dict(domains or {})
         self.ranges = {name: (float(r[0]), float(r[1])) for name, r in (ranges or {}).items()}
         self.configuration = configuration
         self.precision = "fp32"
@@ -104,6 +95,12 @@ class Surrogate(nn.Module):
         out = {f"{b}:{f}": n for b, w in self.branches.items() for f, n in w.fields.items()}
         out |= {f"{b}/{f}": 0 for b, w in self.branches.items() for f in w.features}
         return out | {f"geometry/{f}": 0 for f in self.features} | self.parameters_of
+
+    @property
+    def asked(self) -> list[str]:
+        """Names of all parameters that a prediction needs: inputs, and what fields scale with."""
+        scales = [s for want in self.branches.values() for s in want.scales.values()]
+        return list(dict.fromkeys([*self.parameters_of, *(name for s in scales for name in s)]))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -144,34 +141,70 @@ class Surrogate(nn.Module):
         return body, found
 
     def prepare(
-        self, data: Mesh | Sample, parameters: Mapping[str, ArrayLike] | None = None
+        self,
+        data: Mesh | Sample,
+        parameters: Mapping[str, ArrayLike] | None = None,
+        fill: bool = False,
     ) -> Prepared:
         """A sample in the model's numbers, without its targets.
+
+        Arguments:
+            data: see `meshes`.
+            parameters: {name: value}, over those of the sample.
+            fill: whether places are drawn for branches that are not there, where a domain of the
+                training is known.
 
         Raises:
             InputError: a branch, feature or parameter is missing or does not fit.
         """
         known: dict[str, ArrayLike] = dict(data.parameters) if isinstance(data, Sample) else {}
         for name in parameters or {}:
-            check_known(name, self.parameters_of, "parameter")
+            check_known(name, self.asked, "parameter")
         body, meshes = self.meshes(data)
         known = {**body.global_fields, **known, **(parameters or {})}
+        if body.dim != self.dim:
+            raise InputError(f"expected a body in {self.dim}-D as in training, got {body.dim}-D")
         origin, length = self.frame.of_body(body.points)
+        unit = length if self.frame.scaled else 1.0
 
         def scaled(made: Cloud, where: str) -> tuple[Tensor, Tensor]:
-            pos = ((made.pos - origin.to(made.pos)) / length).to(self.device, self.dtype)
+            def place(x: Tensor) -> Tensor:
+                return ((x - origin.to(x)) / length).to(self.device, self.dtype)
+
+            pos = place(made.pos)
             parts = [pos[:, :0]]
             for name, values in made.features.items():
                 parts.append(self.normaliser.encode(f"{where}/{name}", values).to(pos))
+            if made.walls is not None:
+                parts.append(place(made.walls.to(made.pos)).flatten(1))
             return pos, torch.cat(parts, 1)
 
-        geometry = scaled(cloud(body, "point", self.features, body, self.potential), "geometry")
-        branches = {}
+        made = cloud(body, "point", self.features, body, self.potential, unit=unit)
+        geometry, branches, filled = scaled(made, "geometry"), {}, {}
+        scales: dict[str, float] = {}
         for name, mesh in meshes.items():
             want = self.branches[name]
-            made = cloud(mesh, want.location, want.features, body, self.potential)
+            made = cloud(
+                mesh, want.location, want.features, body, self.potential,
+                unit=unit, walls=want.no_slip,
+            )  # fmt: skip
             branches[name] = scaled(made, name)
-        return Prepared(geometry, branches, self._row(known), {})
+            scales |= {f"{name}:{key}": want.scale(key, known) for key in want.scales}
+        for name in self.fillable(data) if fill else ():
+            want = self.branches[name]
+            places = self.domains[name].draw(body_of(body), origin, length, 2 * want.anchors)
+            if len(places):
+                found, walls = place_features(
+                    places, want.features, body, unit=unit, walls=want.no_slip
+                )
+                filled[name] = scaled(Cloud(places, found, places[:, 0], walls), name)
+        return Prepared(geometry, branches, self._row(known), {}, filled, scales)
+
+    def fillable(self, data: Mesh | Sample) -> list[str]:
+        """Branches that are not there and whose places can be drawn about the body."""
+        body, found = self.meshes(data)
+        surface = body.cell_dim == body.dim - 1
+        return [name for name in self.domains if name not in found and surface]
 
     def _row(self, known: Mapping[str, ArrayLike]) -> Tensor:
         rows = [torch.zeros(0)]
@@ -210,6 +243,7 @@ class Surrogate(nn.Module):
         draws: int = 1,
         spread: bool = False,
         seed: int = 0,
+        fill: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> Mesh | Sample:
         """Predict all fields on the branches that are there.
@@ -220,6 +254,10 @@ class Surrogate(nn.Module):
             draws: how many draws of anchors to average over.
             spread: add "<field>_spread", the deviation over draws and the members of an ensemble.
             seed: of the draws.
+            fill: whether a branch without a mesh is present all the same, where it fills the space
+                about the body as in training: by places that are drawn there. They follow the
+                body, not its mirror image: only with `fill` off is a prediction without that mesh
+                as symmetric as `symmetry` says.
             progress: called with (points done, points).
 
         Returns:
@@ -234,17 +272,18 @@ class Surrogate(nn.Module):
         if spread and draws < 2 and not isinstance(self.model, Ensemble):
             raise InputError(f"`draws`: expected 2 or more for a spread, got {draws}")
         sentences = self.outside(data, parameters)
-        missing = [name for name in self.branches if name not in self.meshes(data)[1]]
+        for sentence in sentences:
+            warnings.warn(sentence, stacklevel=3)
+        self.eval()
+        prepared = self.prepare(data, parameters, fill)
+        there = {**prepared.branches, **prepared.filled}
+        missing = [name for name in self.branches if name not in there]
         if missing and not self.absent:
             warnings.warn(
                 f"no branch {', '.join(missing)}: the training always had it"
                 " (surrogate.absent teaches to do without)",
                 stacklevel=3,
             )
-        for sentence in sentences:
-            warnings.warn(sentence, stacklevel=3)
-        self.eval()
-        prepared = self.prepare(data, parameters)
         sums = self.moments(prepared, draws, seed, progress)
         _, meshes = self.meshes(data)
         out = {}
@@ -282,8 +321,8 @@ class Surrogate(nn.Module):
         means: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
         runs: dict[tuple[int, int], dict[str, Fields]] = {}
         for draw in range(draws):
-            for image in images:
-                given = self.mirrored(prepared, image)
+            for axes in images:
+                given = self.mirrored(prepared, axes)
                 latent = self._latent(given, seed + draw)
                 for name, (pos, x) in given.branches.items():
                     parts: list[list[Fields]] = []
@@ -298,7 +337,8 @@ class Surrogate(nn.Module):
                         for key in self.branches[name].fields:
                             y = torch.cat([f[key][0] for f in fields])
                             y = self.normaliser.decode(f"{name}:{key}", y.double())
-                            y = self._turn(y, image) / len(images)
+                            y = self._turn(y, axes) / len(images)
+                            y = y * prepared.scales.get(f"{name}:{key}", 1.0)
                             held[key] = held[key] + y if key in held else y
         for name in prepared.branches:
             means[name] = {}
@@ -312,61 +352,22 @@ class Surrogate(nn.Module):
         draw = torch.Generator().manual_seed(seed)
         geometry = picked(prepared.geometry, self.points, draw)
         anchors = {}
+        there = {**prepared.branches, **prepared.filled}
         for name, want in self.branches.items():
-            if name not in prepared.branches:
-                continue
-            anchors[name] = picked(prepared.branches[name], want.anchors, draw)
+            if name in there:
+                anchors[name] = picked(there[name], want.anchors, draw)
         return self.model.encode(geometry, prepared.parameters[None], anchors)
 
     # --- symmetry ---
 
     def mirrored(self, prepared: Prepared, axes: Sequence[str]) -> Prepared:
         """The mirror image of a sample, targets included."""
-        if not axes:
-            return prepared
-
-        def image(cloud: tuple[Tensor, Tensor], names: Sequence[str], where: str) -> Any:
-            pos, x = cloud[0].clone(), cloud[1].clone()
-            for axis in axes:
-                k = AXES.index(axis)
-                pos[:, k] = -pos[:, k]
-                first = 0
-                for name in names:
-                    quantity = f"{where}/{name}"
-                    if name in ODD:
-                        x[:, first + k] = self._flip(x[:, first + k], quantity, k)
-                    first += len(self.normaliser.mean(quantity))
-            return pos, x
-
-        targets: dict[str, Fields] = {}
-        for name, fields in prepared.targets.items():
-            targets[name] = {}
-            for key, y in fields.items():
-                y = y.clone()
-                for axis in axes:
-                    k = AXES.index(axis)
-                    if y.shape[1] == self.dim > 1:
-                        y[:, k] = self._flip(y[:, k], f"{name}:{key}", k)
-                targets[name][key] = y
-        return Prepared(
-            image(prepared.geometry, self.features, "geometry"),
-            {
-                name: image(made, self.branches[name].features, name)
-                for name, made in prepared.branches.items()
-            },
-            prepared.parameters,
-            targets,
-        )
+        return image(prepared, axes, self.normaliser, self.features, self.branches)
 
     @property
     def dim(self) -> int:
         """D."""
         return len(self.frame.origin)
-
-    def _flip(self, column: Tensor, quantity: str, k: int) -> Tensor:
-        # a flipped value v' = −v is −x − 2 mean/std once normalised
-        mean, std = self.normaliser.mean(quantity)[k], self.normaliser.std(quantity)[k]
-        return -column - (2 * mean / std).to(column)
 
     def _turn(self, y: Tensor, axes: Sequence[str]) -> Tensor:
         """Decoded values (N, c) of a mirror image turned back."""
@@ -407,27 +408,10 @@ class Surrogate(nn.Module):
             "potential": None if self.potential is None else asdict(self.potential),
             "symmetry": list(self.symmetry),
             "absent": self.absent,
+            "domains": {name: d.to_dict() for name, d in self.domains.items()},
             "ranges": {name: list(r) for name, r in self.ranges.items()},
             "configuration": self.configuration,
         }
-
-
-def picked(cloud: tuple[Tensor, Tensor], count: int, generator: torch.Generator) -> Points:
-    """A random draw of at most `count` places, (1, n, D) and (1, n, F)."""
-    order = torch.randperm(len(cloud[0]), generator=generator)[:count].to(cloud[0].device)
-    return Points(cloud[0][order][None], cloud[1][order][None])
-
-
-def mirrors(axes: Sequence[str]) -> list[tuple[str, ...]]:
-    """All 2^k sets of axes to mirror along.
-
-    >>> mirrors(["x"])
-    [(), ('x',)]
-    """
-    out: list[tuple[str, ...]] = [()]
-    for axis in axes:
-        out += [(*image, axis) for image in out]
-    return out
 
 
 def _steady(content: Mesh | Series) -> Mesh:

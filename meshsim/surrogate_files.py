@@ -14,6 +14,7 @@ from torch import nn
 from meshsim.check import InputError
 from meshsim.clouds import Frame, Wanted
 from meshsim.data.statistics import Normaliser
+from meshsim.domain import Domain
 from meshsim.models.ensemble import Ensemble
 from meshsim.potential import Potential
 from meshsim.simulator_files import (
@@ -118,6 +119,7 @@ def _parts(cls: type[Surrogate], document: dict[str, Any], model: Any) -> Surrog
         potential=None if document["potential"] is None else Potential(**document["potential"]),
         symmetry=document["symmetry"],
         absent=document["absent"],
+        domains={name: Domain(**d) for name, d in document.get("domains", {}).items()},
         ranges=document["ranges"],
         configuration=document["configuration"],
     )

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from meshsim.body import oriented
 from meshsim.check import InputError
-from meshsim.clouds import Frame, cloud, place_of, target
+from meshsim.clouds import Frame, check_rows, cloud, place_features, place_of, target
 from meshsim.mesh import Mesh
 from meshsim.potential import Potential, on_surface, thinned
 
@@ -155,3 +156,147 @@ def test_what_cannot_be_had_is_named():
                   {"direction": [1.0, 0.0, 0.0], "panels": 2}):  # fmt: skip
         with pytest.raises(InputError):
             Potential(**wrong)
+
+
+NEAR = ["distance", "closest_point", "boundary_layer"]
+
+
+def places(dim, dtype=torch.float64, n=200, seed=0):
+    x = torch.rand(n, dim, generator=torch.Generator().manual_seed(seed)).double()
+    return (4 * x - 2).to(dtype)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_distances_from_a_round_body_are_those_of_the_radius_to_the_chords_error(dim):
+    """d − (|x| − r) is above 0 and falls fourfold when the sides are halved."""
+    x = places(dim)
+    errors = []
+    for n in (10, 20, 40):
+        body = sphere(n) if dim == 3 else circle(2 * n)
+        x_of = x + torch.tensor([3.0, 0.0]).double() if dim == 2 else x
+        found, _ = place_features(x_of, NEAR, body)
+        off = found["distance"][:, 0] - (x.norm(dim=1) - 1)
+        assert float(off.min()) > -1e-9
+        errors.append(float(off.max()))
+        length = found["closest_point"].norm(dim=1)
+        torch.testing.assert_close(length, found["distance"][:, 0].abs(), rtol=0.0, atol=1e-9)
+        ends, _ = place_features(x_of + found["closest_point"], NEAR, body)
+        assert float(ends["distance"].abs().max()) < 1e-9
+        assert float((ends["boundary_layer"] - 1).abs().max()) < 1e-6
+    assert 3.5 < errors[0] / errors[1] < 4.5 and 3.5 < errors[1] / errors[2] < 4.5
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_mirrored_distances_are_those_of_the_mirrored_body(dim, dtype, near):
+    body = sphere(8, shift=(0.3, 0.2, 0.1)) if dim == 3 else circle(15)
+    flip = torch.tensor([1.0, -1.0, 1.0]).double()[:dim]
+    image = Mesh(body.points * flip, body.cells)
+    x = places(dim, dtype)
+    a, _ = place_features(x, NEAR, body)
+    b, _ = place_features(x * flip.to(dtype), NEAR, image)
+    for name in NEAR:
+        assert a[name].dtype == dtype
+        sign = flip.to(dtype) if name == "closest_point" else 1.0
+        torch.testing.assert_close(a[name] * sign, b[name], rtol=0.0, atol=near)
+
+
+def test_scaled_bodies_have_the_same_distances_in_their_own_unit():
+    x = places(3)
+    a, _ = place_features(x, NEAR, sphere(8), unit=1.0)
+    b, _ = place_features(1000 * x, NEAR, sphere(8, radius=1000.0), unit=1000.0)
+    for name in NEAR:
+        torch.testing.assert_close(a[name], b[name], rtol=0.0, atol=1e-9)
+
+
+def test_walls_are_the_nearest_pieces():
+    body, x = sphere(8), places(3)
+    found, walls = place_features(x, NEAR, body, walls=True)
+    from meshsim.physics.walls import squared_distance
+
+    square = squared_distance(x, walls, torch.arange(len(x)))
+    torch.testing.assert_close(square.sqrt(), found["distance"][:, 0].abs())
+
+
+def test_distances_of_no_places_and_of_no_surface():
+    empty, _ = place_features(torch.zeros(0, 3), NEAR, sphere(5))
+    assert [v.shape for v in empty.values()] == [(0, 1), (0, 3), (0, 1)]
+    solid = Mesh([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], {"triangle": [[0, 1, 2]]})
+    with pytest.raises(InputError, match="expected a body, a surface in 3-D or a closed curve"):
+        cloud(solid, "point", ["distance"], solid)
+
+
+def some_turned(body, which):
+    cells, first = [], 0
+    for block in body.cells:
+        rows = torch.isin(torch.arange(first, first + len(block)), which)
+        first += len(block)
+        cells.append((block.type, torch.where(rows[:, None], block.nodes.flip(1), block.nodes)))
+    return Mesh(body.points, dict(cells))
+
+
+def test_faces_wound_against_the_others_are_turned():
+    body = sphere(8)
+    assert oriented(body) is body
+    for which in (torch.tensor([5, 40, 100]), torch.arange(body.n_cells)):
+        for location in ("point", "cell"):
+            a = cloud(body, location, ["normal", "curvature"], body).features
+            b = cloud(some_turned(body, which), location, ["normal", "curvature"], body).features
+            for name in a:
+                torch.testing.assert_close(a[name], b[name], rtol=0.0, atol=1e-12)
+
+
+def test_a_part_that_is_inside_out_is_turned():
+    one, two = sphere(6), sphere(6, radius=0.5, shift=(3.0, 0.0, 0.0))
+    cells = {}
+    for a, b in zip(one.cells, two.cells, strict=True):
+        cells[a.type] = torch.cat([a.nodes, (b.nodes + one.n_points).flip(1)])
+    both = Mesh(torch.cat([one.points, two.points]), cells)
+    out = cloud(both, "point", ["normal"], both).features["normal"]
+    middle = torch.tensor([3.0, 0.0, 0.0]).double()
+    assert float((out[one.n_points :] * (two.points - middle)).sum(1).min()) > 0
+    assert float((out[: one.n_points] * one.points).sum(1).min()) > 0
+
+
+def test_segments_wound_against_the_others_are_turned():
+    body = circle(20)
+    mixed = some_turned(body, torch.tensor([3, 4, 11]))
+    for location in ("point", "cell"):
+        a, b = (cloud(m, location, ["normal"], m).features["normal"] for m in (body, mixed))
+        torch.testing.assert_close(a, b, rtol=0.0, atol=1e-12)
+
+
+def test_polygons_are_turned():
+    corners = [[x, y, z] for x in (0.0, 1.0) for y in (0.0, 1.0) for z in (0.0, 1.0)]
+    faces = [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]]
+    from meshsim.mesh import Cells
+
+    def cube(faces):
+        nodes = torch.tensor(faces).flatten()
+        return Mesh(corners, [Cells("polygon", nodes, torch.arange(7) * 4)])
+
+    mixed = cube([f[::-1] if i in (1, 4) else f for i, f in enumerate(faces)])
+    out = mixed.cell_centres - 0.5
+    for mesh in (mixed, cube([f[::-1] for f in faces])):
+        found = cloud(mesh, "cell", ["normal"], mesh).features["normal"]
+        torch.testing.assert_close(found, 2 * out, rtol=0.0, atol=1e-12)
+
+
+def test_a_body_across_the_ground_is_said_with_the_way_out():
+    body = sphere(6, shift=(0.0, 0.0, 0.8))
+    flow = Potential((1.0, 0.0, 0.0), ("z", 0.0))
+    with pytest.raises(InputError, match=r"z = -0\.2 to 1\.8.*move it by 0\.2 along z"):
+        cloud(body, "cell", ["potential_cp"], body, flow)
+    standing = sphere(12, shift=(0.0, 0.0, 1.0))  # it touches, and is thinned out
+    flow = Potential((1.0, 0.0, 0.0), ("z", 0.0), panels=100)
+    made = cloud(standing, "cell", ["potential_cp"], standing, flow)
+    assert torch.isfinite(made.features["potential_cp"]).all()
+
+
+def test_values_that_are_not_finite_are_counted_by_places():
+    values = torch.ones(5, 2)
+    values[1] = math.nan
+    values[3, 1] = math.inf
+    with pytest.raises(InputError, match=r"x is not finite .* at 2 of 5 points, the first 1"):
+        check_rows(values, "x", "point")
+    check_rows(torch.zeros(0, 2), "x", "point")

@@ -219,6 +219,27 @@ def test_outside_the_training_range_is_said_in_the_output(trained):
     assert "extrapolation" not in inside.branches["surface"].global_fields
 
 
+def test_a_field_that_scales_with_a_parameter_does_so_exactly(trained, tmp_path):
+    config = recipe(trained / "bodies.zarr", steps=20)
+    config["model"]["blocks"] = "ps"
+    config["surrogate"] |= {"parameters": [], "absent": 0.0}
+    surface = config["surrogate"]["branches"]["surface"]
+    config["surrogate"]["branches"] = {"surface": surface | {"scales": {"pressure": {"inflow": 1}}}}
+    train(Config.from_dict(config), tmp_path / "run")
+    surrogate = meshsim.load(tmp_path / "run")
+    body = ellipsoid((1.0, 0.6, 0.4))
+    one, four = (surrogate.predict(body, {"inflow": v}) for v in (1.0, 4.0))
+    assert torch.equal(four.point_fields["pressure"], 4 * one.point_fields["pressure"])
+    # statistics are those of the scaled field, which is x on every body
+    x = torch.cat([ellipsoid((1.0, 0.5 + 0.05 * i, 0.4)).points[:, 0] for i in range(6)])
+    assert float(surrogate.normaliser.std("surface:pressure")) == pytest.approx(
+        float(x.std()), 1e-3
+    )
+    for wrong, said in (({}, "is missing"), ({"inflow": 0.0}, "positive")):
+        with pytest.raises(InputError, match=said):
+            surrogate.predict(body, wrong)
+
+
 def test_a_spread_over_draws_is_given_on_request(trained):
     surrogate = meshsim.load(trained / "run")
     out = surrogate.predict(case((1.0, 0.62, 0.4), 1.5), draws=3, spread=True)
@@ -302,6 +323,11 @@ def test_the_shell_evaluates(trained, capsys):
         ({"parameters": ["inflwo"]}, "did you mean 'inflow'"),
         ({"branches": {"surface": {"fields": ["presure"]}}}, "presure"),
         ({"branches": {"surface": {"fields": ["pressure"], "anchors": 0}}}, "anchors"),
+        ({"branches": {"surface": {"fields": ["pressure"], "scales": {"p": {}}}}}, "scales"),
+        (
+            {"branches": {"surface": {"fields": ["pressure"], "scales": {"pressure": {"rho": 1}}}}},
+            "'rho' is missing",
+        ),
         ({"features": ["colour"]}, "colour"),
         ({"features": ["potential_cp"]}, "potential"),
         ({"symmetry": ["y"], "centred": ["x"]}, "axis of symmetry"),

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from meshsim.check import InputError
+
 if TYPE_CHECKING:
     from meshsim.mesh import Mesh
+    from meshsim.sample import Sample
+    from meshsim.surrogate import Surrogate
 
 
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained simulator.")],
     mesh: Annotated[Path, typer.Argument(metavar="MESH", help="A mesh file or case folder.")],
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Mesh file to write.")],
-    options: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...")] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="OUT", help="Mesh file to write; a folder for several meshes."
+        ),
+    ],
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[key=value]... [[BRANCH=]MESH]...",
+            help="Parameters; meshes of a neural field's other branches.",
+        ),
+    ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
+    fill: Annotated[
+        bool, typer.Option(help="Let a volume without a mesh take part, as in training.")
+    ] = True,
 ) -> None:
     """Predict the targets on a mesh and write it with them; key=value are its parameters.
 
@@ -27,32 +46,130 @@ def predict(
     from meshsim.cli.arguments import trained as trained_in
     from meshsim.io import write
     from meshsim.sample import Sample
-    from meshsim.series import Series
     from meshsim.surrogate import Surrogate
 
     trained = trained_in(run)
-    data = load(mesh, trust)
-    branch = data.branch if isinstance(data, Sample) else data
-    ready(branch.mesh if isinstance(branch, Series) else branch, out)
-    answer: Mesh
     if isinstance(trained, Surrogate):
-        given = data if isinstance(data, Sample) else Sample(branch)
-        for sentence in _notes(trained.meshes(given)[0]):
-            print(f"note: {sentence}", file=sys.stderr)
-        found = trained.predict(given, numbers(options or []))
-        answer = found.mesh if isinstance(found, Sample) else found
-        names = [name for want in trained.branches.values() for name in want.fields]
+        files, texts = _files(trained, mesh, options or [])
+        if len(files) > 1:
+            held = {name: load(path, trust) for name, path in files.items()}
+            known = {k: v for d in held.values() if isinstance(d, Sample)
+                     for k, v in d.parameters.items()}  # fmt: skip
+            given = Sample({name: _mesh(d) for name, d in held.items()}, known)
+            targets = _targets(
+                given, {k: v for k, v in files.items() if k in trained.branches}, out
+            )
+        else:
+            data = load(mesh, trust)
+            given = data if isinstance(data, Sample) else Sample(data)
+            targets = {"": out}
+            ready(_mesh(data), out)
+        _say_notes(trained, given, mesh)
+        found = trained.predict(given, numbers(texts), fill=fill)
+        assert isinstance(found, Sample)
+        made = {name: found.branches[name] if name else found.mesh for name in targets}
+        fields = {
+            name: [f for b in ([name] if name else trained.meshes(given)[1])
+                   for f in trained.branches[b].fields]
+            for name in targets
+        }  # fmt: skip
     else:
-        answer = trained.predict(data, numbers(options or []))
-        made = trained.schema.targets or trained.schema.states
-        names = [f.name for f in made]
-    for sentence in write(answer, out):
+        data = load(mesh, trust)
+        ready(_mesh(data), out)
+        made, targets = {"": trained.predict(data, numbers(options or []))}, {"": out}
+        schema = trained.schema.targets or trained.schema.states
+        fields = {"": [f.name for f in schema]}
+    for name, target in targets.items():
+        for sentence in write(made[name], target):
+            print(f"note: {sentence}", file=sys.stderr)
+        print(f"{target}: {', '.join(fields[name])}", file=sys.stderr)
+
+
+def _mesh(data: object) -> Mesh:
+    """The mesh of what a file holds."""
+    from meshsim.mesh import Mesh
+    from meshsim.sample import Sample
+    from meshsim.series import Series
+
+    branch = data.branch if isinstance(data, Sample) else data
+    found = branch.frame(0) if isinstance(branch, Series) else branch
+    assert isinstance(found, Mesh)
+    return found
+
+
+def _files(
+    trained: Surrogate, mesh: Path, texts: Sequence[str]
+) -> tuple[dict[str, Path], list[str]]:
+    """{branch: file}, the body's first; and the texts that are parameters."""
+    from meshsim.cli.arguments import expect
+
+    files, bare, rest = {trained.geometry: mesh}, [], []
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if equals and key in trained.branches and key not in trained.parameters_of:
+            if key in files:
+                raise InputError(f"{text!r}: branch {key!r} has {files[key]} already")
+            files[key] = Path(value)
+        elif equals:
+            rest.append(text)
+        else:
+            bare.append(text)
+    free = [name for name in trained.branches if name not in files]
+    for text in bare:
+        if not Path(text).exists():
+            raise InputError(f"{text!r}: expected key=value, or a mesh; there is no such file")
+        if len(free) != 1 or len(bare) > 1:
+            kinds = ", ".join(trained.branches)
+            raise InputError(
+                f"{text}: of which branch is it? expected BRANCH={text} (branches: {kinds})"
+            )
+        files[free[0]] = Path(text)
+    for path in files.values():
+        expect(path, "file")
+    return files, rest
+
+
+def _targets(given: Sample, files: Mapping[str, Path], out: Path) -> dict[str, Path]:
+    """{branch: file to write}, named and formatted as the file it came from where that can be."""
+    from meshsim.cli.arguments import folder, ready
+    from meshsim.io import losses
+
+    if out.suffix and not out.is_dir():
+        raise InputError(f"{out}: expected a folder, which {len(files)} meshes are written to")
+    folder(out).mkdir(parents=True, exist_ok=True)
+    found: dict[str, Path] = {}
+    for name, path in files.items():
+        mesh = _mesh(given.branches[name])
+        same = [p for p in files.values() if p.stem == path.stem]
+        stem = path.stem if len(same) == 1 else name
+        probe = mesh.with_fields(point={"probe": mesh.points[:, 0]})
+        try:
+            lost = path.is_dir() or any(
+                "probe" in text for text in losses(probe, f"a{path.suffix}")
+            )
+        except InputError:  # a format that is read only
+            lost = True
+        suffix = path.suffix
+        if lost:
+            suffix = ".vtp" if mesh.cell_dim < mesh.dim else ".vtu"
+            print(f"note: {path} cannot be written with fields: {suffix} is", file=sys.stderr)
+        found[name] = out / f"{stem}{suffix}"
+        if found[name].exists() and found[name].samefile(path):
+            raise InputError(f"{out}: {path.name} would be written over (expected another folder)")
+        ready(mesh, found[name])
+    return found
+
+
+def _say_notes(trained: Surrogate, given: Sample, file: Path) -> None:
+    """Print what is odd about the body's surface; an error where it cannot be used."""
+    from meshsim.body import body_of
+
+    body = trained.meshes(given)[0]
+    if body.cell_dim != body.dim - 1:
+        return
+    try:
+        notes = body_of(body).notes
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    for sentence in notes:
         print(f"note: {sentence}", file=sys.stderr)
-    print(f"{out}: {', '.join(names)}", file=sys.stderr)
-
-
-def _notes(body: Mesh) -> tuple[str, ...]:
-    """What is odd about a body's surface; an error where it cannot be used."""
-    from meshsim.body import Body
-
-    return tuple(Body.of(body).notes) if (body.cell_dim, body.dim) == (2, 3) else ()

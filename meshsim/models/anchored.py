@@ -16,11 +16,12 @@ from meshsim.check import InputError, check_known
 from meshsim.models.field import Branch, FieldBatch, FieldModel, Fields, Points
 from meshsim.nn.anchor import AnchorBlock, Keys, SupernodePooling, rotations
 from meshsim.nn.attention import Rotation
-from meshsim.nn.fourier import SineCosine
+from meshsim.nn.fourier import SineCosine, unrounded
 from meshsim.nn.mlp import MLP
 from meshsim.nn.norm import RMSNorm
 from meshsim.ops.anchors import anchor_blocks
-from meshsim.physics.curl import curl
+from meshsim.physics.curl import curl, no_slip
+from meshsim.physics.walls import squared_distance
 
 # Queries a pass: always as many, so that the rounding of one does not depend on the others.
 TILE = 4096
@@ -59,6 +60,18 @@ class AnchoredTransformer(FieldModel):
 
     Moving all coordinates changes the sines and cosines only (with `waves` = 0: nothing at all);
     turning or mirroring them changes the answer, as it does for the original.
+
+    Fields in the `curl` of a branch are ∇ × ψ of what the network gives. With `no_slip` they are
+    ∇ × (d²/(1 + d²) ψ), d being the distance to the body in units of the coordinates: zero on it
+    whatever ψ is. A body of flat pieces makes d only piecewise smooth: across the surfaces on
+    which two places of the body are equally near, the velocity jumps; elsewhere its divergence is
+    zero. ψ being nothing on all of the body, no net flow passes between two bodies in the plane,
+    nor through the hole of a ring in space.
+
+    Under `torch.autocast` the products within blocks and of the messages between neighbours
+    (their first layer excepted) are rounded. Positions, their sines and rotations, embeddings,
+    norms, the rows that go from block to block, what parameters do, heads, and curls with all
+    that they are differentiated through, keep the precision of the weights.
 
     Arguments:
         dim: D.
@@ -186,65 +199,53 @@ class AnchoredTransformer(FieldModel):
         if not anchors:
             raise InputError("`anchors`: expected those of one branch or more, got none")
         for name, points in anchors.items():
-            self._check(points, self.branches[name].inputs, name)
+            self._check(points, self._columns(name), name)
         self._check(geometry, self.arguments["geometry_in"], "geometry")
-        condition = None if self.condition is None else self.condition(parameters)
-        tokens, token_by = self._tokens(geometry, condition)
+        with unrounded(parameters):
+            condition = None if self.condition is None else self.condition(parameters)
+        body = self._tokens(geometry, condition)
         by = {name: self._turns(points.pos) for name, points in anchors.items()}
         x = {name: self._embedded(name, p, geometry) for name, p in anchors.items()}
         keys: dict[str, list[Keys]] = {name: [] for name in x}
         for letter, block in zip(self.letters, self.blocks, strict=True):
             assert isinstance(block, AnchorBlock)
-            m = block.modulation(condition)
-            if letter == "p":
-                seen = dict.fromkeys(x, block.keys(tokens, token_by, m))
-            else:
-                own = {name: block.keys(x[name], by[name], m) for name in x}
-                seen = {name: Keys.joined(self._seen(letter, name, own), x[name]) for name in x}
+            tokens = body if letter == "p" else None
+            x, seen = block.together(x, by, condition, letter, tokens, self.checkpoint)
             for name in x:
                 keys[name].append(seen[name])
-                x[name] = self._run(block, x[name], seen[name], by[name], m)
         for name in x:
             for block in self.own[name]:  # type: ignore[attr-defined]
-                m = block.modulation(condition)
-                keys[name].append(block.keys(x[name], by[name], m))
-                x[name] = self._run(block, x[name], keys[name][-1], by[name], m)
+                row = {name: x[name]}
+                row, seen = block.together(row, by, condition, again=self.checkpoint)
+                x[name] = row[name]
+                keys[name].append(seen[name])
         return Latent(keys, condition, geometry, x)
 
     def _tokens(self, geometry: Points, condition: Tensor | None) -> tuple[Tensor, Rotation]:
         count = min(self.supernodes, geometry.pos.shape[1])
         by = self._turns(geometry.pos[:, :count])
-        tokens = self.pool(geometry.pos, geometry.x, count)
+        tokens = {"": self.pool(geometry.pos, geometry.x, count)}
         for block in self.geometry_blocks:
             assert isinstance(block, AnchorBlock)
-            m = block.modulation(condition)
-            tokens = self._run(block, tokens, block.keys(tokens, by, m), by, m)
-        return tokens, by
-
-    @staticmethod
-    def _seen(letter: str, name: str, keys: dict[str, Keys]) -> list[Keys]:
-        if letter == "s":
-            return [keys[name]]
-        return [k for other, k in keys.items() if letter == "j" or other != name]
-
-    def _run(self, block: AnchorBlock, x: Tensor, keys: Keys, by: Rotation, m: Any) -> Tensor:
-        if not (self.checkpoint and torch.is_grad_enabled()):
-            return block(x, keys, by, m)
-        from torch.utils.checkpoint import checkpoint
-
-        return checkpoint(block, x, keys, by, m, use_reentrant=False)
+            tokens, _ = block.together(tokens, {"": by}, condition, again=self.checkpoint)
+        return tokens[""], by
 
     def _turns(self, pos: Tensor) -> Rotation:
         return rotations(pos, self.arguments["width"] // self.heads, self.length, self.base)
 
     def _embedded(self, branch: str, points: Points, geometry: Points) -> Tensor:
-        parts = [points.x] if self.waves is None else [self.waves(points.pos), points.x]
+        x = points.x[..., : self.branches[branch].inputs]
+        parts = [x] if self.waves is None else [self.waves(points.pos), x]
         if self.local is not None:
             parts.append(self.local.gathered(*geometry, points.pos))
         rows = torch.cat(parts, 2)
         if rows.shape[2] == 0:
             rows = rows.new_zeros(*rows.shape[:2], 1)
-        return self.embed[branch](rows.flatten(0, 1)).unflatten(0, rows.shape[:2])
+        with unrounded(rows):
+            return self.embed[branch](rows.flatten(0, 1)).unflatten(0, rows.shape[:2])
+
+    def _columns(self, branch: str) -> int:
+        return self.branches[branch].columns(self.arguments["dim"])
 
     def _check(self, points: Points, inputs: int, name: str) -> None:
         pos, x = points
@@ -264,19 +265,34 @@ class AnchoredTransformer(FieldModel):
         answer then has the same bits whatever else is asked for.
         """
         check_known(branch, latent.keys, "branch with anchors:")
-        self._check(points, self.branches[branch].inputs, branch)
+        self._check(points, self._columns(branch), branch)
         rows = self._streamed if not torch.is_grad_enabled() else self._direct
         if self.branches[branch].curl:
             rows = self._direct
+            if not torch.is_grad_enabled() and points.pos.shape[1] > TILE:  # they take memory
+                tiles = zip(*(t.split(TILE, 1) for t in points), strict=True)
+                parts = [self.decode(latent, branch, Points(*tile)) for tile in tiles]
+                return {name: torch.cat([y[name] for y in parts], 1) for name in parts[0]}
         return self._fields(branch, points, lambda p: rows(latent, branch, p))
 
     def _fields(self, branch: str, points: Points, rows: Any) -> Fields:
         spec = self.branches[branch]
         if not spec.curl:
             return self._split(branch, rows(points))
+        with unrounded(points.pos):
+            return self._curls(branch, points, rows)
+
+    def _curls(self, branch: str, points: Points, rows: Any) -> Fields:
+        spec = self.branches[branch]
         create = torch.is_grad_enabled()
         shape = points.pos.shape
         widths = list(spec.components.values())
+        walls = spec.walls(points) if spec.no_slip else points.x[:0]
+        nearest = torch.arange(len(walls), device=walls.device)
+
+        def from_wall(pos: Tensor) -> Tensor:
+            square = squared_distance(pos, walls, nearest)
+            return square / (1 + square)
 
         def potential(name: str) -> Any:
             def of(pos: Tensor) -> Tensor:
@@ -284,7 +300,7 @@ class AnchoredTransformer(FieldModel):
                 y = rows(Points(pos.unflatten(0, shape[:2]), x))
                 return y.split(widths, 2)[list(spec.outputs).index(name)].flatten(0, 1)
 
-            return of
+            return no_slip(of, from_wall, squared=True) if spec.no_slip else of
 
         plain = self._split(branch, rows(points))
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -305,8 +321,12 @@ class AnchoredTransformer(FieldModel):
         by = self._turns(points.pos)
         x = self._embedded(branch, points, latent.geometry)
         for block, keys in zip(self._blocks(branch), latent.keys[branch], strict=True):
-            x = self._run(block, x, keys, by, block.modulation(latent.condition))
-        return self.head[branch](x)
+            x = block.answered(x, keys, by, latent.condition, self.checkpoint)
+        return self._headed(branch, x)
+
+    def _headed(self, branch: str, x: Tensor) -> Tensor:
+        with unrounded(x):
+            return self.head[branch](x)
 
     def _streamed(self, latent: Latent, branch: str, points: Points) -> Tensor:
         streams = self._streams(latent, branch)
@@ -349,7 +369,7 @@ class AnchoredTransformer(FieldModel):
             if self.branches[name].curl:
                 out[name] = self.decode(latent, name, points)
             else:  # what a query there would give
-                out[name] = self._split(name, self.head[name](latent.hidden[name]))
+                out[name] = self._split(name, self._headed(name, latent.hidden[name]))
         return batch.loss(out)
 
 

@@ -20,6 +20,7 @@ from meshsim.models.point_mlp import (
     plain_branches,
     split_fields,
 )
+from meshsim.nn.fourier import unrounded
 from meshsim.nn.mlp import MLP
 from meshsim.nn.siren import LatentScale, ShiftedNetwork, fitted
 
@@ -37,6 +38,7 @@ class CORAL(FieldModel):
 
     As published but for the geometry, which is not a deformed reference grid, and for the
     statistics, gathered while the second stage runs. Features of the points are coordinates more.
+    `torch.autocast` rounds nothing: sines and steps along gradients do not bear it.
     Answers change when all coordinates are moved.
 
     Arguments:
@@ -186,7 +188,8 @@ class CORAL(FieldModel):
     def _mapped(self, latent: Tensor, parameters: Tensor) -> dict[str, Tensor]:
         """{branch: (B, L)} scaled latents of the fields."""
         check_parameters(parameters, self.arguments["parameters"], len(latent))
-        mapped = self.map(torch.cat([self.scale.scaled(latent), parameters], 1))
+        with unrounded(latent):
+            mapped = self.map(torch.cat([self.scale.scaled(latent), parameters], 1))
         return dict(zip(self.branches, mapped.split(self.columns, 1), strict=True))
 
     def training_loss(self, batch: FieldBatch, share: float) -> Tensor:

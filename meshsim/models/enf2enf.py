@@ -20,7 +20,7 @@ from meshsim.models.point_mlp import (
     plain_branches,
     split_fields,
 )
-from meshsim.nn.fourier import GaussianFourier
+from meshsim.nn.fourier import GaussianFourier, unrounded
 from meshsim.nn.siren import LatentScale, fitted
 from meshsim.ops.sampling import farthest_points
 
@@ -75,7 +75,8 @@ class RelativeAttention(nn.Module):
 class NeuralField(nn.Module):
     """Tokens that see each other, and what is decoded from them anywhere.
 
-    Moving places and tokens together changes nothing.
+    Moving places and tokens together changes nothing. Under `torch.autocast` the products of
+    attention and of the MLPs between are rounded.
 
     Arguments:
         width: H.
@@ -102,7 +103,8 @@ class NeuralField(nn.Module):
         self, p: Float[Tensor, "B Z D"], context: Float[Tensor, "B Z C"]
     ) -> Float[Tensor, "B Z H"]:
         """What places attend to."""
-        a = self.stem(context)
+        with unrounded(context):
+            a = self.stem(context)
         for norm, attention, mlp in zip(self.norms, self.attention, self.mlp, strict=False):
             a = a + attention(p, p, norm(a))
             a = a + mlp(a)
@@ -111,7 +113,8 @@ class NeuralField(nn.Module):
     def forward(self, points: Points, p: Tensor, tokens: Tensor) -> Float[Tensor, "B N C"]:
         """(B, N, outputs) at points."""
         y = nn.functional.gelu(self.attention[-1](points.pos, p, tokens))
-        return self.head(torch.cat([y, points.x], 2))
+        with unrounded(y):
+            return self.head(torch.cat([y, points.x], 2))
 
 
 class Latent(NamedTuple):

@@ -10,8 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from meshsim.check import check_known
-from meshsim.models.field import Branch, FieldBatch, FieldModel, Fields, Points
-from meshsim.models.point_mlp import (
+from meshsim.models.field import (
+    Branch,
+    FieldBatch,
+    FieldModel,
+    Fields,
+    Points,
     check_columns,
     check_normals,
     check_parameters,
@@ -23,7 +27,7 @@ from meshsim.models.point_mlp import (
     plain_branches,
     split_fields,
 )
-from meshsim.nn.fourier import GaussianFourier
+from meshsim.nn.fourier import GaussianFourier, unrounded
 from meshsim.nn.siren import LatentScale, ShiftedNetwork, fitted
 
 
@@ -115,7 +119,8 @@ class MultiScale(nn.Module):
     def forward(self, x: Float[Tensor, "B N I"], latent: Float[Tensor, "B Z"]) -> Tensor:
         """(B, N, outputs)."""
         rows = [self.net(torch.cat([x, wave(x)], 2), latent) for wave in self.waves]
-        return self.head(torch.cat(rows, 2))
+        with unrounded(x):
+            return self.head(torch.cat(rows, 2))
 
 
 class Latent(NamedTuple):
@@ -259,6 +264,10 @@ class MARIO(FieldModel):
         Raises:
             InputError: columns that do not fit, or no points.
         """
+        if torch.is_inference_mode_enabled():  # the steps to a latent take gradients even there
+            with torch.inference_mode(False), torch.no_grad():
+                usual = Points(*(t.clone() for t in geometry))
+                return self.encode(usual, parameters.clone(), anchors)
         shape = self.samples(geometry)
         check_parameters(parameters, self.arguments["parameters"], len(shape.pos))
         return self._latent(shape, self.shape_code(shape), parameters)

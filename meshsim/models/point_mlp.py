@@ -1,8 +1,8 @@
-"""Point MLP, every point by itself; and what all models need that know points one by one."""
+"""Point MLP: every point by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -10,150 +10,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from meshsim.check import InputError, check_known
-from meshsim.models.field import Branch, FieldModel, Fields, Points
-from meshsim.nn.fourier import SineCosine
-from meshsim.ops.neighbors import knn
-
-NEAREST, TILE = 8, 1 << 14  # points that say how far a cloud is; points decoded at once
-
-
-def plain_branches(
-    branches: Mapping[str, Branch | Mapping[str, Any]], model: str
-) -> dict[str, Branch]:
-    """Branches of a model that cannot give the curl of a potential.
-
-    Raises:
-        InputError: none at all, or one with a curl.
-    """
-    out = {name: Branch.of(given) for name, given in branches.items()}
-    if not out:
-        raise InputError("`branches`: expected 1 or more, got 0")
-    for name, branch in out.items():
-        if branch.curl:
-            raise InputError(f"branch {name!r}: expected no curl, {model} has none; got {branch}")
-    return out
-
-
-def check_sizes(sizes: Mapping[str, int | float]) -> None:
-    """Raise `InputError` unless whole numbers are 1 or more and others above 0."""
-    for name, size in sizes.items():
-        if not size > 0:
-            least = "1 or more" if isinstance(size, int) else "above 0"
-            raise InputError(f"`{name}`: expected {least}, got {size:g}")
-
-
-def check_columns(points: Points, dim: int, inputs: int, name: str, least: int = 0) -> None:
-    """Raise `InputError` unless points are (B, N, dim) with features (B, N, inputs)."""
-    pos, x = points
-    if pos.ndim != 3 or pos.shape[2] != dim or x.shape != (*pos.shape[:2], inputs):
-        raise InputError(
-            f"{name}: expected positions (B, N, {dim}) and features (B, N, {inputs}),"
-            f" got {tuple(pos.shape)} and {tuple(x.shape)}"
-        )
-    if pos.shape[1] < least:
-        raise InputError(f"{name}: expected {least} points or more, got {pos.shape[1]}")
-
-
-def check_parameters(parameters: Tensor, columns: int, samples: int) -> None:
-    """Raise `InputError` unless parameters are (samples, columns)."""
-    if parameters.shape != (samples, columns):
-        got = tuple(parameters.shape)
-        raise InputError(f"`parameters`: expected ({samples}, {columns}), got {got}")
-
-
-def split_fields(branch: Branch, y: Float[Tensor, "B N C"]) -> Fields:
-    """{field: (B, N, c)} of all columns of a branch."""
-    widths = branch.outputs
-    return dict(zip(widths, y.split(list(widths.values()), 2), strict=True))
-
-
-def in_tiles(rows: Callable[[Points], Tensor], points: Points) -> Float[Tensor, "B N C"]:
-    """What a function of points gives, without gradients so many at a time: memory stays small."""
-    if torch.is_grad_enabled() or points.pos.shape[1] <= TILE:
-        return rows(points)
-    parts = zip(*(t.split(TILE, 1) for t in points), strict=True)
-    return torch.cat([rows(Points(*part)) for part in parts], 1)
-
-
-def check_normals(normals: int | None, dim: int, columns: int) -> None:
-    """Raise `InputError` unless the features have D columns from `normals` on."""
-    if normals is not None and not 0 <= normals <= columns - dim:
-        raise InputError(
-            f"`normals`: expected the first of {dim} columns among {columns}, got {normals}"
-        )
-
-
-def normals_of(
-    features: Float[Tensor, "B G F"], first: int | None, dim: int
-) -> Float[Tensor, "B G E"]:
-    """Columns `first` to `first` + D made unit vectors, or none of them."""
-    if first is None:
-        return features[..., :0]
-    return F.normalize(features[..., first : first + dim], dim=2)
-
-
-def cloud_distance(
-    cloud: Float[Tensor, "B G D"],
-    normals: Float[Tensor, "B G E"],
-    places: Float[Tensor, "B N D"],
-) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N E"]]:
-    """Distance of places from the surface that a cloud is drawn from, negative inside.
-
-    Without normals: r₁, the distance of the nearest point. With them the mean f of n_k·(x − q_k)
-    over the 8 nearest q_k, weighted by r_k^−2D (an implicit moving least squares; exact at a plane,
-    however few points there are), and d² = f² + max(0, r₁² − f² − h²), h² being the mean square
-    of |q_k − q₁|: beyond an edge, where the surface's planes go on without it, the nearest point
-    counts, and that is outside; gaps between points do not.
-
-    Arguments:
-        cloud: (B, G, D) points.
-        normals: (B, G, D) of unit length, or (B, G, 0).
-        places: (B, N, D); gradients flow to them.
-
-    Returns:
-        (B, N) and the mean normals (B, N, D or 0).
-
-    >>> line = torch.tensor([[[0.0, 0.0], [1.0, 0.0]]])
-    >>> cloud_distance(line, torch.tensor([[[0.0, 1.0]]]).expand(1, 2, 2), line - 0.25)[0]
-    tensor([[-0.2500, -0.2500]])
-    """
-    size, points, dim = cloud.shape
-    signed = normals.shape[2] > 0
-    every = torch.arange(size + 1, device=cloud.device)
-    k, n = min(NEAREST, points) if signed else 1, places.shape[1]
-    flat = cloud.detach().reshape(-1, dim)
-    index, _ = knn(flat, places.detach().reshape(-1, dim), k, every * points, every * n)
-    away = places[:, :, None] - flat[index].view(size, n, k, dim)  # (B, N, K, D)
-    square = away.square().sum(3)  # (B, N, K)
-    if not signed:
-        return root(square[..., 0]), normals.new_zeros(size, n, 0)
-    there = normals.reshape(-1, dim)[index].view(size, n, k, dim)
-    weight = square.detach().clamp_min(1e-12) ** -dim
-    weight = weight / weight.sum(2, keepdim=True)
-    f = ((away * there).sum(3) * weight).sum(2)  # (B, N)
-    near, gaps = square[..., 0], (away - away[:, :, :1]).square().sum(3).mean(2)
-    f2 = torch.minimum(f.square(), near)
-    beyond = (near - f2 - gaps).clamp_min(0)
-    far = root(f2 + beyond)
-    mean = F.normalize((there * weight[..., None]).sum(2), dim=2)
-    return torch.where((f < 0) & (9 * f2 >= beyond), -far, far), mean
-
-
-def root(x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-    """Square root, its derivative at 0 being 0."""
-    return torch.where(x > 0, x, 1).sqrt() * (x > 0)
-
-
-def in_order(points: Points) -> Points:
-    """The same points sorted by their coordinates, the first counting most."""
-    order = torch.arange(points.pos.shape[1], device=points.pos.device)
-    order = order.expand(points.pos.shape[:2])
-    for a in reversed(range(points.pos.shape[2])):
-        key = points.pos[..., a].gather(1, order)
-        order = order.gather(1, key.argsort(dim=1, stable=True))
-    rows = torch.arange(len(order), device=order.device)[:, None]
-    return Points(points.pos[rows, order], points.x[rows, order])
+from meshsim.check import check_known
+from meshsim.models.field import (
+    Branch,
+    FieldModel,
+    Fields,
+    Points,
+    check_columns,
+    check_normals,
+    check_parameters,
+    check_sizes,
+    cloud_distance,
+    in_order,
+    in_tiles,
+    normals_of,
+    plain_branches,
+    split_fields,
+)
+from meshsim.nn.fourier import SineCosine, unrounded
 
 
 class Residual(nn.Module):
@@ -168,6 +42,20 @@ class Residual(nn.Module):
     def forward(self, x: Float[Tensor, "B N H"]) -> Float[Tensor, "B N H"]:
         """Rows (B, N, H) to rows (B, N, H)."""
         return x + self.out(F.gelu(self.inner(self.norm(x))))
+
+
+class Stack(nn.Sequential):
+    """Layers, of which `torch.autocast` rounds neither the first nor the last."""
+
+    def forward(self, x: Float[Tensor, "B N I"]) -> Float[Tensor, "B N O"]:
+        """Rows (B, N, inputs) to rows (B, N, outputs)."""
+        first, *middle, last = self
+        with unrounded(x):
+            x = first(x)
+        for layer in middle:
+            x = layer(x)
+        with unrounded(x):
+            return last(x)
 
 
 class Latent(NamedTuple):
@@ -188,7 +76,8 @@ class PointMLP(FieldModel):
 
     With `pooled` a vector goes along that is the mean of an MLP over the geometry's points, so
     that their order does not matter (PointNet, Qi et al., CVPR 2017, with a mean for its maximum).
-    Each branch has weights of its own.
+    Each branch has weights of its own. Under `torch.autocast` the products of the residual layers
+    are rounded.
 
     Arguments:
         dim: D.
@@ -241,12 +130,10 @@ class PointMLP(FieldModel):
         self.waves = SineCosine(dim, waves)
         place = dim + self.waves.width
 
-        def net(inputs: int, blocks: int, outputs: int) -> nn.Sequential:
+        def net(inputs: int, blocks: int, outputs: int) -> Stack:
             middle = [Residual(width, norm) for _ in range(blocks)]
             last = [nn.LayerNorm(width)] if norm else []
-            return nn.Sequential(
-                nn.Linear(inputs, width), *middle, *last, nn.Linear(width, outputs)
-            )
+            return Stack(nn.Linear(inputs, width), *middle, *last, nn.Linear(width, outputs))
 
         self.geometry = net(place + geometry_in, max(depth // 2, 1), width) if pooled else None
         known = parameters + (width if pooled else 0)

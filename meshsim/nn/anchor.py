@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from meshsim.check import InputError
 from meshsim.nn.attention import GatedMLP, Rotation, rotation
-from meshsim.nn.fourier import SineCosine
+from meshsim.nn.fourier import SineCosine, unrounded
 from meshsim.nn.mlp import MLP
 from meshsim.nn.norm import RMSNorm
 from meshsim.ops.neighbors import knn
@@ -34,12 +35,13 @@ class Keys(NamedTuple):
 
 
 def turned(x: Float[Tensor, "B N H"], by: Rotation, heads: int) -> Float[Tensor, "B N H"]:
-    """`meshsim.nn.rotate` for batches: by (B, N, R) cosines and sines."""
-    cos, sin = (t.to(x.dtype)[:, :, None] for t in by)  # (B, N, 1, R)
+    """`meshsim.nn.rotate` for batches: by (B, N, R) cosines and sines; in float32 at least."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    cos, sin = (t.to(wide)[:, :, None] for t in by)  # (B, N, 1, R)
     r = cos.shape[3]
     depth = x.shape[2] // heads
     a, b, rest = x.unflatten(2, (heads, depth)).split([r, r, depth - 2 * r], 3)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], 3).flatten(2)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], 3).flatten(2).to(x.dtype)
 
 
 def rotations(pos: Float[Tensor, "B N D"], depth: int, length: float, base: float) -> Rotation:
@@ -54,6 +56,9 @@ class AnchorBlock(nn.Module):
     x ← x + g₁ ⊙ Attention(n₁(x), K, V), x ← x + g₂ ⊙ GatedMLP(n₂(x)) with n_i(x) = RMSNorm(x) ⊙
     (1 + s_i) + t_i; s, t, g − 1 are linear in the conditions and 0 at the start (Peebles and Xie,
     ICCV 2023, §3.2). Rows do not see each other: Alkin et al., "AB-UPT", TMLR 2025.
+
+    Under `torch.autocast` the products of attention and gated MLP are rounded; rows x, norms,
+    modulation and the turning of queries and keys are not.
 
     Arguments:
         width: H.
@@ -92,7 +97,8 @@ class AnchorBlock(nn.Module):
         """Scales, shifts and gates (B, 1, H): s₁, t₁, g₁, s₂, t₂, g₂."""
         if self.modulate is None or condition is None:
             return None
-        s1, t1, g1, s2, t2, g2 = self.modulate(condition)[:, None].chunk(6, 2)
+        with unrounded(condition):
+            s1, t1, g1, s2, t2, g2 = self.modulate(condition)[:, None].chunk(6, 2)
         return 1 + s1, t1, 1 + g1, 1 + s2, t2, 1 + g2
 
     def keys(
@@ -128,13 +134,69 @@ class AnchorBlock(nn.Module):
         if by is not None:
             q = turned(q, by, self.heads)
         if keys.k.shape[1]:
-            parts = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (q, *keys))
+            given = (q, *(t.to(q.dtype) for t in keys))
+            parts = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in given)
             y = self.out(F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2))
         else:
             y = self.out(torch.zeros_like(q))
         x = x + (y if modulation is None else y * modulation[2])
         y = self.mlp(self._normed(self.before_mlp, x, modulation, 3))
         return x + (y if modulation is None else y * modulation[5])
+
+    def together(
+        self,
+        x: Mapping[str, Tensor],
+        by: Mapping[str, Rotation],
+        condition: Float[Tensor, "B P"] | None = None,
+        sees: str = "s",
+        tokens: tuple[Tensor, Rotation] | None = None,
+        again: bool = False,
+    ) -> tuple[dict[str, Tensor], dict[str, Keys]]:
+        """Rows of several branches at once, and the keys that those of each attend to.
+
+        Arguments:
+            x: {branch: (B, N, H)}.
+            by: {branch: of `rotations`, at the rows}.
+            condition: (B, P), of `modulation`.
+            sees: "s" the rows of the same branch, "c" those of the others, "j" those of all.
+            tokens: to attend to instead of these, and their rotations.
+            again: recompute in the backward pass.
+        """
+        m = self.modulation(condition)
+        if tokens is not None:
+            seen = dict.fromkeys(x, self.keys(*tokens, m))
+        else:
+            own = {name: self.keys(x[name], by[name], m) for name in x}
+            seen = {}
+            for name in x:
+                which = [k for o, k in own.items() if sees == "j" or (o == name) == (sees == "s")]
+                seen[name] = Keys.joined(which, x[name])
+        return {name: self._run(x[name], seen[name], by[name], m, again) for name in x}, seen
+
+    def answered(
+        self,
+        x: Float[Tensor, "B N H"],
+        keys: Keys,
+        by: Rotation,
+        condition: Float[Tensor, "B P"] | None = None,
+        again: bool = False,
+    ) -> Float[Tensor, "B N H"]:
+        """`forward` from the conditions themselves; arguments as for `together`."""
+        return self._run(x, keys, by, self.modulation(condition), again)
+
+    def _run(
+        self,
+        x: Tensor,
+        keys: Keys,
+        by: Rotation,
+        modulation: tuple[Tensor, ...] | None,
+        again: bool,
+    ) -> Tensor:
+        if not (again and torch.is_grad_enabled()):
+            return self.forward(x, keys, by, modulation)
+        from torch.utils.checkpoint import checkpoint
+
+        return checkpoint(self.forward, x, keys, by, modulation, use_reentrant=False)
 
     @staticmethod
     def _normed(norm: RMSNorm, x: Tensor, by: tuple[Tensor, ...] | None, first: int) -> Tensor:
@@ -215,7 +277,9 @@ class SupernodePooling(nn.Module):
         """Points (B, G, D) with features (B, G, F) to tokens (B, S, H) at the first S = `count`."""
         own_pos, own_x = pos[:, :count], x[:, :count]
         parts = [self.gathered(pos, x, own_pos), own_x]
-        return self.out(torch.cat(parts if self.far is None else [*parts, self.far(own_pos)], -1))
+        parts += [] if self.far is None else [self.far(own_pos)]
+        with unrounded(pos):
+            return self.out(torch.cat(parts, -1))
 
     def gathered(
         self, pos: Float[Tensor, "B G D"], x: Float[Tensor, "B G F"], at: Float[Tensor, "B N D"]
@@ -226,7 +290,9 @@ class SupernodePooling(nn.Module):
         far = there.square().sum(-1, keepdim=True)
         far = torch.where(far > 0, far, 1).sqrt() * (far > 0)  # its gradient at 0 is 0
         rows = torch.cat([self.near(there), far, x.flatten(0, 1)[index]], -1)
-        message = self.message(rows.flatten(0, 1)).unflatten(0, index.shape)  # (B N, K, H)
+        with unrounded(rows):
+            first = self.message.layers[0](rows.flatten(0, 1))
+        message = self.message.after_first(first).unflatten(0, index.shape)  # (B N, K, H)
         return (message * weight[..., None]).sum(1).unflatten(0, at.shape[:2])
 
     def _neighbours(self, pos: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,22 @@ from torch import Tensor, nn
 from meshsim.check import InputError
 
 
+def unrounded(like: Tensor) -> torch.autocast:
+    """A context in which products keep the precision of what goes in, whatever surrounds it.
+
+    Where coordinates, parameters or answers go through a layer: bfloat16 has three digits.
+
+    Arguments:
+        like: a tensor of the device.
+
+    >>> x = torch.ones(1, 1)
+    >>> with torch.autocast("cpu", torch.bfloat16), unrounded(x):
+    ...     (x @ x).dtype
+    torch.float32
+    """
+    return torch.autocast(like.device.type, enabled=False)
+
+
 class SineCosine(nn.Module):
     """Sines and cosines of each coordinate at wavelengths in geometric progression.
 
@@ -76,5 +92,6 @@ class GaussianFourier(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B F"]:
         """Coordinates (…, D) to (…, 2 count)."""
-        angle = x @ self.turns  # (…, count)
+        with unrounded(x):
+            angle = x @ self.turns  # (…, count)
         return torch.cat([angle.sin(), angle.cos()], -1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from meshsim.check import InputError, check_known
+from meshsim.nn.fourier import unrounded
 
 
 class SineLayer(nn.Module):
@@ -20,7 +21,8 @@ class SineLayer(nn.Module):
     Sitzmann et al., "Implicit neural representations with periodic activation functions", NeurIPS
     2020: W from U(−1/n, 1/n) in the first layer and U(−√(6/n)/ω, √(6/n)/ω) in the others, n being
     `inputs`. What goes into the sines of wide layers is then normal, of a variance that stays the
-    same however many there are (it tends to v = 1 − e^−2v ≈ 0.8).
+    same however many there are (it tends to v = 1 − e^−2v ≈ 0.8). ω would multiply what is rounded,
+    so `torch.autocast` does nothing here.
 
     Arguments:
         inputs, outputs: widths.
@@ -39,7 +41,8 @@ class SineLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B I"], shift: Tensor | float = 0.0) -> Tensor:
         """(…, inputs) to (…, outputs)."""
-        return torch.sin(self.omega * (self.linear(x) + shift))
+        with unrounded(x):
+            return torch.sin(self.omega * (self.linear(x) + shift))
 
 
 def sine_weights(linear: nn.Linear, omega: float, first: bool = False) -> None:
@@ -67,7 +70,8 @@ class ShiftedNetwork(nn.Module):
 
     h_l = σ(W_l h_{l−1} + b_l + s_l(z)), y = W h_L + b; (s_1 … s_L) = hypernetwork(z): Dupont et
     al., "From data to functa", ICML 2022. The hypernetwork has no biases: a zero latent leaves the
-    base network as it is, whose own biases say what all latents have in common.
+    base network as it is, whose own biases say what all latents have in common. Under
+    `torch.autocast` only products between hidden ReLU layers are rounded.
 
     Arguments:
         inputs, outputs: columns of points and of answers.
@@ -118,15 +122,20 @@ class ShiftedNetwork(nn.Module):
     def shifts(self, latent: Float[Tensor, "B Z"]) -> tuple[Tensor, ...]:
         """(B, 1, width) for each hidden layer."""
         h = latent
-        for i, linear in enumerate(self.hyper):
-            h = linear(h if i == 0 else F.silu(h))
+        with unrounded(h):
+            for i, linear in enumerate(self.hyper):
+                h = linear(h if i == 0 else F.silu(h))
         return h[:, None].chunk(len(self.layers), 2)
 
     def forward(self, x: Float[Tensor, "B N I"], latent: Float[Tensor, "B Z"]) -> Tensor:
         """(B, N, outputs) at points (B, N, inputs)."""
-        for layer, shift in zip(self.layers, self.shifts(latent), strict=True):
+        first, *rest = self.shifts(latent)
+        with unrounded(x):
+            x = self.layers[0](x, first)
+        for layer, shift in zip(self.layers[1:], rest, strict=True):
             x = layer(x, shift)
-        return self.out(x)
+        with unrounded(x):
+            return self.out(x)
 
 
 def fitted(
@@ -139,7 +148,8 @@ def fitted(
 
     z ← z − rate ∂error/∂z, with the weights left as they are (CAVIA: Zintgraf et al., ICML 2019).
     Where gradients are wanted they flow through the steps, second derivatives and all; under
-    `torch.no_grad` the steps are taken as well, and the latents come back detached.
+    `torch.no_grad` the steps are taken as well, and the latents come back detached. Nothing is
+    rounded by `torch.autocast`.
 
     Arguments:
         error: of latents (B, …), a number (B,) for each sample.
@@ -152,7 +162,7 @@ def fitted(
             [1.]], grad_fn=<SubBackward0>)
     """
     second = torch.is_grad_enabled()
-    with torch.enable_grad():
+    with torch.enable_grad(), unrounded(start):
         z = start if second and start.requires_grad else start.detach().requires_grad_()
         for _ in range(steps):
             (slope,) = torch.autograd.grad(error(z).sum(), z, create_graph=second)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from meshsim.check import InputError, one_line
 from meshsim.simulator_files import write_atomically
+
+if TYPE_CHECKING:
+    from meshsim.train.shard import Shards
 
 _META = "meshsim"
 
@@ -44,28 +47,43 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def optimiser_tensors(
-    optimisers: Sequence[torch.optim.Optimizer], model: nn.Module
+    optimisers: Sequence[torch.optim.Optimizer],
+    weights: Mapping[str, Tensor],
+    shards: Shards | None = None,
 ) -> dict[str, Tensor]:
-    """{"<key>:<parameter>": tensor}: the optimisers' state of each parameter, by name."""
+    """{"<key>:<parameter>": tensor}: the optimisers' state of each parameter, by name.
+
+    Arguments:
+        optimisers: of the weights.
+        weights: {name: what the optimisers were given}.
+        shards: makes whole what is divided; every process must then call this.
+    """
     out = {}
     for optimiser in optimisers:
-        for name, parameter in model.named_parameters():
-            for key, value in optimiser.state.get(parameter, {}).items():
-                out[f"{key}:{name}"] = torch.as_tensor(value)
+        for name, weight in weights.items():
+            for key, value in optimiser.state.get(weight, {}).items():
+                tensor = torch.as_tensor(value)
+                if shards is not None and key != "step":
+                    tensor = shards.whole(weight, tensor)
+                if shards is None or shards.world.first:
+                    out[f"{key}:{name}"] = tensor
     return out
 
 
 def restore_optimisers(
-    optimisers: Sequence[torch.optim.Optimizer], model: nn.Module, tensors: Mapping[str, Tensor]
+    optimisers: Sequence[torch.optim.Optimizer],
+    weights: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    shards: Shards | None = None,
 ) -> None:
-    """Give back what `optimiser_tensors` took."""
-    parameters = dict(model.named_parameters())
+    """Give back what `optimiser_tensors` took; arguments as there."""
     for optimiser in optimisers:
         own = {id(p) for group in optimiser.param_groups for p in group["params"]}
         for name, value in tensors.items():
             key, parameter = name.split(":", 1)
-            p = parameters[parameter]
+            p = weights[parameter]
             if id(p) in own:
                 # AdamW keeps its step count on the CPU; moments live with the weights
-                moved = value.to(p.device) if value.shape == p.shape else value
-                optimiser.state[p][key] = moved
+                if key != "step":
+                    value = value.to(p.device) if shards is None else shards.own(p, value).clone()
+                optimiser.state[p][key] = value

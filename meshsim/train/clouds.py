@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from meshsim.check import InputError, check_known
-from meshsim.clouds import AXES, Frame, Wanted, cloud, place_of, target
+from meshsim.body import body_of
+from meshsim.check import InputError, check_finite, check_known
+from meshsim.clouds import AXES, Frame, Wanted, check_rows, cloud, fills, place_of, target
 from meshsim.data.statistics import Moments, Normaliser
 from meshsim.data.store import Store
+from meshsim.domain import Domain, Places
 from meshsim.mesh import Mesh
 from meshsim.metrics import relative_l2, rmse
 from meshsim.models.ensemble import Ensemble
 from meshsim.models.field import FieldBatch, Points
 from meshsim.potential import Potential
+from meshsim.prepared import Prepared
 from meshsim.sample import Sample
-from meshsim.surrogate import Prepared, Surrogate
+from meshsim.surrogate import Surrogate
 from meshsim.surrogate_files import field_models
 from meshsim.train.config import Config
 from meshsim.train.noise import ABSENT, CLOUD, MIRROR, draw, order
 from meshsim.train.plan import Stage
 from meshsim.train.warm_start import copy_weights, keep_statistics
 from meshsim.train.world import World
+
+BODIES = 8  # whose distances from the places about them are measured
 
 
 @dataclass
@@ -42,6 +48,7 @@ class CloudFacts:
         wanted: {branch: …}.
         geometry: the branch that is the body.
         parameters: {name: components}.
+        domains: {branch: where its places are}, of branches that fill the space about the body.
     """
 
     normaliser: Normaliser
@@ -50,6 +57,7 @@ class CloudFacts:
     wanted: dict[str, Wanted]
     geometry: str
     parameters: dict[str, int]
+    domains: dict[str, Domain] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the run's record."""
@@ -60,6 +68,7 @@ class CloudFacts:
             "wanted": {name: vars(w) for name, w in self.wanted.items()},
             "geometry": self.geometry,
             "parameters": self.parameters,
+            "domains": {name: d.to_dict() for name, d in self.domains.items()},
         }
 
     @classmethod
@@ -72,6 +81,7 @@ class CloudFacts:
             {name: Wanted(**w) for name, w in raw["wanted"].items()},
             raw["geometry"],
             dict(raw["parameters"]),
+            {name: Domain(**d) for name, d in raw.get("domains", {}).items()},
         )
 
 
@@ -117,30 +127,46 @@ class CloudTask:
         wanted: dict[str, Wanted] = {}
         sides: list[Tensor] = []
         boxes: list[Tensor] = []
+        about: dict[str, list[Places]] = {}
         for i, name in enumerate(self.names):
             sample = self.store.sample(name)
             body, meshes = self._meshes(sample, geometry)
+            where = f"sample {name!r}, branch {geometry!r}"
             boxes.append(torch.stack([body.points.amin(0), body.points.amax(0)]))
             sides.append((boxes[-1][1] - boxes[-1][0]).double())
-            made = cloud(body, "point", settings.features, body, self.potential)
+            unit = float(sides[-1].max()) / 2 or 1.0 if settings.scaled else 1.0
+            with _named(where):
+                made = cloud(body, "point", settings.features, body, self.potential, unit=unit)
             for key, values in made.features.items():
+                check_rows(values, f"{where}: feature {key!r}", "point")
                 _add(moments, f"geometry/{key}", values)
             for branch, mesh in meshes.items():
-                found = self._wanted(branch, mesh, sample.name)
+                found = self._wanted(branch, mesh, name)
+                where = f"sample {name!r}, branch {branch!r}"
                 if wanted.setdefault(branch, found) != found:
                     raise InputError(
                         f"sample {name!r}, branch {branch!r}: fields {found.fields} at the"
                         f" {found.location}s, elsewhere {wanted[branch].fields}"
                         f" at the {wanted[branch].location}s"
                     )
-                made = cloud(mesh, found.location, found.features, body, self.potential)
+                with _named(where):
+                    made = cloud(
+                        mesh, found.location, found.features, body, self.potential, unit=unit
+                    )
+                    if found.no_slip:
+                        body_of(body)
                 for key, values in made.features.items():
+                    check_rows(values, f"{where}: feature {key!r}", found.location)
                     _add(moments, f"{branch}/{key}", values)
                 for key in found.fields:
-                    where = f"sample {name!r}, branch {branch!r}"
-                    _add(moments, f"{branch}:{key}", target(mesh, found.location, key, where))
+                    values = target(mesh, found.location, key, where)
+                    with _named(where):
+                        values = values / found.scale(key, sample.parameters)
+                    _add(moments, f"{branch}:{key}", values)
+                if fills(mesh, body, found.features):
+                    about.setdefault(branch, []).append(Places.of(made.pos, body, i < BODIES))
+            self._check_parameters(sample)
             for key in settings.parameters:
-                check_known(key, sample.parameters, f"parameter of sample {name!r}:")
                 _add(moments, key, sample.parameters[key].reshape(1, -1))
             if progress is not None:
                 progress(i + 1, len(self.names), "reading the training samples")
@@ -159,14 +185,39 @@ class CloudTask:
                 m = moments[f"{branch}:{key}"]
                 size = (m.variance + m.mean.square()).mean().sqrt()
                 table[f"{branch}:{key}"] = (torch.zeros(len(m)), size.expand(len(m)))
+        frame = Frame.of(boxes, settings.centred, settings.scaled)
+        domains = {branch: Domain.of(found, frame.of_body) for branch, found in about.items()}
         self.facts = CloudFacts(
             Normaliser(table),
-            Frame.of(boxes, settings.centred, settings.scaled),
+            frame,
             ranges,
             wanted,
             geometry,
             parameters,
+            {branch: domain for branch, domain in domains.items() if domain is not None},
         )
+        self._check_validation(geometry)
+
+    def _check_validation(self, geometry: str) -> None:
+        """What validation will read has what it needs: better said now than at the end."""
+        split, most = self.config.data.valid, self.config.train.validate_samples
+        if split == "valid" and split not in self.store.splits:
+            return
+        for name in self.store.members(split)[:most]:
+            sample = self.store.sample(name)
+            _, meshes = self._meshes(sample, geometry)
+            for branch, want in self.facts.wanted.items():
+                for key in want.fields:
+                    where = f"sample {name!r}, branch {branch!r}"
+                    target(meshes[branch], want.location, key, where)
+                    with _named(where):
+                        want.scale(key, sample.parameters)
+            self._check_parameters(sample)
+
+    def _check_parameters(self, sample: Sample) -> None:
+        for key in self.config.surrogate.parameters:
+            check_known(key, sample.parameters, f"parameter of sample {sample.name!r}:")
+            check_finite(sample.parameters[key], f"sample {sample.name!r}: parameter {key}")
 
     def _meshes(self, sample: Sample, geometry: str) -> tuple[Mesh, dict[str, Mesh]]:
         held = {k: v for k, v in sample.branches.items() if isinstance(v, Mesh)}
@@ -184,7 +235,10 @@ class CloudTask:
         if set(places.values()) != {location}:
             raise InputError(f"{where}: expected all fields at one kind of place, got {places}")
         fields = {n: target(mesh, location, n, where).shape[1] for n in settings.fields}
-        return Wanted(fields, location, settings.features, settings.anchors, settings.curl)
+        return Wanted(
+            fields, location, settings.features, settings.anchors, settings.curl,
+            settings.no_slip, settings.scales,
+        )  # fmt: skip
 
     def take(self, facts: Mapping[str, Any]) -> None:
         """Statistics that a run's record holds, instead of `gather`."""
@@ -210,6 +264,7 @@ class CloudTask:
             potential=self.potential,
             symmetry=settings.symmetry,
             absent=settings.absent,
+            domains=facts.domains,
             ranges=facts.ranges,
             configuration=self.config.to_dict(),
         )
@@ -234,6 +289,7 @@ class CloudTask:
                 "inputs": width(name, w.features),
                 "outputs": dict(w.fields),
                 "curl": list(w.curl),
+                "no_slip": w.no_slip,
             }
             for name, w in facts.wanted.items()
         }
@@ -263,7 +319,11 @@ class CloudTask:
             which = int(order(seed, number, i // n, n)[i % n])
             prepared = self._prepared(self.names[which])
             rows.append(self._drawn(self._present(prepared, step), step, i - position))
-        return self.surrogate.model.training_loss(self._batch(rows), share)
+        # weights are rounded anew for each use, so that their gradients add up in float32
+        low = self.config.train.precision == "bf16"
+        device = self.surrogate.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=low, cache_enabled=False):
+            return self.surrogate.model.training_loss(self._batch(rows), share)
 
     def _present(self, prepared: Prepared, step: int) -> Prepared:
         """A sample without the branches that this step leaves out."""
@@ -281,15 +341,15 @@ class CloudTask:
             sample, facts = self.store.sample(name), self.facts
             made = self.surrogate.prepare(sample, {})
             _, meshes = self._meshes(sample, facts.geometry)
-            targets = {}
+            targets: dict[str, dict[str, Tensor]] = {}
             for branch, want in facts.wanted.items():
-                targets[branch] = {
-                    key: facts.normaliser.encode(
-                        f"{branch}:{key}",
-                        target(meshes[branch], want.location, key, f"sample {name!r}").double(),
-                    ).to(made.parameters)
-                    for key in want.fields
-                }
+                targets[branch] = {}
+                for key in want.fields:
+                    y = target(meshes[branch], want.location, key, f"sample {name!r}").double()
+                    y = facts.normaliser.encode(
+                        f"{branch}:{key}", y / made.scales.get(f"{branch}:{key}", 1.0)
+                    )
+                    targets[branch][key] = y.to(made.parameters)
             self._held[name] = made._replace(targets=targets)
         return self._held[name]
 
@@ -348,6 +408,15 @@ class CloudTask:
         return evaluate_surrogate(surrogate, self.store, split=names)
 
 
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Errors in there name the sample."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
 def _add(moments: dict[str, Moments], key: str, values: Tensor) -> None:
     moments.setdefault(key, Moments(values.shape[1])).update(values)
 
@@ -383,7 +452,7 @@ def evaluate_surrogate(
         if progress is not None:
             progress(i, len(names), name)
         sample = store.sample(name)
-        prepared = surrogate.prepare(sample)
+        prepared = surrogate.prepare(sample, fill=True)
         sums = surrogate.moments(prepared, draws)
         _, meshes = surrogate.meshes(sample)
         cases[name] = {}
@@ -392,6 +461,7 @@ def evaluate_surrogate(
                 place = surrogate.branches[branch].location
                 truth = target(meshes[branch], place, key, f"sample {name!r}").double()
                 mean = surrogate.normaliser.mean(f"{branch}:{key}").cpu().expand(truth.shape)
+                mean = mean * prepared.scales.get(f"{branch}:{key}", 1.0)
                 cases[name][key if single else f"{branch}.{key}"] = {
                     who: {"rmse": rmse(truth, y), "relative_l2": relative_l2(truth, y)}
                     for who, y in (("model", guess), ("training_mean", mean))

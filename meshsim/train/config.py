@@ -10,7 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from meshsim.check import InputError, nearest, one_line
+from meshsim.check import InputError, check_known, nearest, one_line
 
 # A number, or [[share of the run from which it holds, number], …] beginning at 0.
 Steps: TypeAlias = int | list[list[float]]
@@ -100,15 +100,25 @@ class BranchConfig:
         features: of the branch's places, names of `meshsim.clouds`.
         anchors: places of the branch that a pass looks at, drawn anew each step.
         curl: fields that are made free of divergence.
+        no_slip: whether those are also made zero on the body.
+        scales: {field: {parameter: power}}: fields that are learned over a product of powers of
+            the samples' parameters, as pressure = {density = 1, inflow = 2}; predictions are
+            multiplied by it.
     """
 
     fields: list[str]
     features: list[str] = field(default_factory=list)
     anchors: int = 512
     curl: list[str] = field(default_factory=list)
+    no_slip: bool = False
+    scales: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _at_least("anchors", self.anchors, 1)
+        for name in self.scales:
+            check_known(name, self.fields, "field of scales:")
+        if self.no_slip and not self.curl:
+            raise InputError("no_slip: expected the fields it is for in curl, got none")
 
 
 @dataclass(frozen=True)
@@ -180,7 +190,13 @@ class TrainConfig:
         measure_power: errors are weighted by (nodes' share of the measure) to this power.
         mirror: axes over which samples are mirrored at random. jitter: standard deviation of a
             random shift of the feature "position", in its normalised units.
-        precision: "fp32", or "bf16" for the matrix products.
+        precision: "fp32", or "bf16" for the matrix products: of neural fields those that their
+            models name, on any device; of graphs on a CPU only where it has AMX. Weights,
+            optimiser, loss and all predictions are float32.
+        shard: whether several processes (torchrun) divide weights, gradients and optimiser state
+            among them instead of each keeping all; needs `steps`. Result and checkpoint are the
+            same up to rounding, and a run goes on with any number of processes. Ctrl-C then
+            falls back to the last checkpoint.
         seed: of everything random; step by step, so that a resumed run draws the same.
         threads: "auto" times a step on 1, 2, … threads and takes the fastest.
         device: "auto", "cpu", "cuda", …
@@ -213,6 +229,7 @@ class TrainConfig:
     mirror: list[str] = field(default_factory=list)
     jitter: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
+    shard: bool = False
     seed: int = 0
     threads: int | Literal["auto"] = "auto"
     device: str = "auto"
@@ -244,6 +261,8 @@ class TrainConfig:
                 raise InputError(f"train.{name}: expected at least 0 and below 1, got {value:g}")
         for name in ("batch", "unroll", "pushforward"):
             _whole(f"train.{name}", getattr(self, name))
+        if self.shard and not self.steps:
+            raise InputError("train.shard: expected train.steps, got minutes")
         if self.threads != "auto":
             _at_least("train.threads", self.threads, 1)
         _axes("train.mirror", self.mirror)

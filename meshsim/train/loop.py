@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from meshsim.train.memory import keep_freed_memory
 from meshsim.train.optimise import average, optimisers, rate_factor
 from meshsim.train.plan import Plan, Stage, stages
 from meshsim.train.run import CHECKPOINT, LOCK, claim, open_run, write_record
+from meshsim.train.shard import Shards, hollow
 from meshsim.train.warm_start import weights_hash
 from meshsim.train.world import World
 
@@ -67,6 +68,7 @@ def train(
     task = task_of(config, store)
     recipe = config.to_dict()
     del recipe["data"]["store"]  # wherever it lies, what is in it decides
+    del recipe["train"]["shard"]  # who keeps what decides nothing
     asked = {
         "recipe": recipe,
         "schema": task.asked(),
@@ -128,12 +130,24 @@ class Run:
         else:
             task.gather(progress)
         self.simulator = task.build(warm_start, record is None)
-        self.simulator.to(_device(train.device))
-        self.averaged = self._second(self.simulator) if train.ema else self.simulator
+        self.device = _device(train.device)
+        self.shards: Shards | None = None
+        if train.shard and self.world.size > 1:
+            self.averaged = self._second(self.simulator)
+            hollow(self.averaged.model)
+            self.shards = Shards(self.simulator.model, self.world, self.device)
+            self.held: dict[str, nn.Parameter] = self.shards.held
+            self.means: list[Tensor] = list(self.held.values())
+            if train.ema:
+                self.means = [p.detach().clone() for p in self.means]
+        else:
+            self.simulator.to(self.device)
+            self.averaged = self._second(self.simulator) if train.ema else self.simulator
+            self.held = dict(self.simulator.model.named_parameters())
+            self.means = list(self.averaged.model.parameters())
+        self.weights = list(self.held.values())
         self.simulator.precision = train.precision
-        self.weights = list(self.simulator.model.parameters())
-        self.means = list(self.averaged.model.parameters())
-        self.optimisers = optimisers(self.simulator.model, train)
+        self.optimisers = optimisers(self.simulator.model, train, self.shards)
         self.peaks = [o.param_groups[0]["lr"] for o in self.optimisers]
         self.stages = stages(train)
         self.world.check([stage.batch for stage in self.stages])
@@ -167,7 +181,7 @@ class Run:
     def _begun(self, asked: dict[str, Any]) -> tuple[int, Plan | None]:
         train = self.config.train
         if train.threads == "auto":
-            if self.simulator.device.type == "cpu":
+            if self.device.type == "cpu" and self.shards is None:  # which all would have to time
                 self.progress(0, 1, "timing threads")
                 self._enter(0)
                 self.threads = threads.fastest(lambda: self._trial(0))
@@ -222,10 +236,11 @@ class Run:
             return
         log = Log(self.out, self.step) if self.world.first else None
         try:
-            with interruptible(self._save) as updating:
+            # parts that processes hold after different steps make no checkpoint
+            save = self._save if self.shards is None else lambda: None
+            with interruptible(save) as updating:
                 self._steps(log, updating)
-            if log is not None:
-                self._finish(log)
+            self._finish(log)
         finally:
             if log is not None:
                 log.close()
@@ -245,7 +260,10 @@ class Run:
             stage = self.stages[k]
             loss = self._loss(stage, self.position, self.step, share)
             loss.backward()
-            loss = self.world.average(loss, self.weights)
+            if self.shards is None:
+                loss = self.world.average(loss, self.weights)
+            else:
+                loss = self.shards.reduced(loss)
             with updating():
                 norm, rate = self._update(share)
                 self.step += 1
@@ -253,15 +271,14 @@ class Run:
                 self.seconds = before + time.perf_counter() - began
             losses.append(float(loss.detach()))
             self._check(losses[-1], norm)
-            if log is None:
-                continue
             if self.step % train.log_every == 0:
                 mean = math.fsum(losses) / len(losses)
                 note = f"step {self.step}" + (f"/{self.plan.steps}" if self.plan else "")
                 self.progress(self._share(), 1.0, f"{note} loss {mean:.4g}")
                 values = {"seconds": self.seconds, "share": share, "loss": mean}
                 values |= {"gradient": norm, "lr": rate, "unroll": stage.unroll}
-                log.train(self.step, values | {"batch": stage.batch})
+                if log is not None:
+                    log.train(self.step, values | {"batch": stage.batch})
                 losses = []
             if train.validate_every and self.step % train.validate_every == 0:
                 self._validate(log)
@@ -289,7 +306,12 @@ class Run:
     def _update(self, share: float) -> tuple[float, float]:
         """One step of the optimisers and of the average; the gradient's norm and the rate."""
         train = self.config.train
-        norm = float(nn.utils.clip_grad_norm_(self.weights, train.clip or math.inf))
+        if self.shards is None:
+            size = nn.utils.get_total_norm([p.grad for p in self.weights if p.grad is not None])
+        else:
+            size = self.shards.norm()
+        nn.utils.clip_grads_with_norm_(self.weights, train.clip or math.inf, size)
+        norm = float(size)
         factor = rate_factor(train, self.step, share)
         if math.isfinite(norm):
             for optimiser, peak in zip(self.optimisers, self.peaks, strict=True):
@@ -313,14 +335,38 @@ class Run:
 
     # --- validation, checkpoints, the end ---
 
-    def _validate(self, log: Log) -> None:
+    @contextmanager
+    def _averaged(self) -> Iterator[Any]:
+        """`averaged` as it is to be asked or saved; made of shards, it is whole only in here."""
+        model, twin = self.simulator.model, self.averaged.model
+        if self.shards is not None and not self.done:
+            self._fill(self.shards.state(self.means, self.world.first))
+        elif self.averaged is not self.simulator and not self.done:
+            for mean, buffer in zip(twin.buffers(), model.buffers(), strict=True):
+                mean.copy_(buffer)
+        yield self.averaged
+        if self.shards is not None and not self.done:
+            hollow(twin)
+
+    def _fill(self, state: dict[str, Tensor]) -> None:
+        if state:
+            self.averaged.model.load_state_dict(state, assign=True)
+            self.averaged.to(self.device)
+
+    def _validate(self, log: Log | None) -> None:
         train = self.config.train
         names = self._valid_names()[: train.validate_samples]
-        if not names:
+        if not names or (log is None and self.shards is None):
             return
         self.progress(self._share(), 1.0, "validating")
+        with self._averaged() as averaged:
+            if log is not None:
+                self._judge(log, averaged, names)
+
+    def _judge(self, log: Log, averaged: Any, names: Sequence[str]) -> None:
+        train = self.config.train
         try:
-            report = self.task.evaluate(self.averaged, names)
+            report = self.task.evaluate(averaged, names)
         except WorkError:  # a rollout that blows up early in training
             report = {"metrics": {}, "baselines": {}}
         who = {"model": report["metrics"], **report["baselines"]}
@@ -335,7 +381,7 @@ class Run:
             log.validate(self.step, row | {"score": score})
         if train.select == "best" and score < self.best_score:
             self.best_score = score
-            state = self.averaged.model.state_dict()
+            state = averaged.model.state_dict()
             self.best = {name: t.detach().clone() for name, t in state.items()}
 
     def _valid_names(self) -> list[str]:
@@ -345,16 +391,23 @@ class Run:
         return self.store.members(valid)
 
     def _save(self) -> None:
-        if self.step == 0 or not self.world.first:
+        if self.step == 0 or not (self.world.first or self.shards is not None):
             return
-        model = self.simulator.model
-        tensors = {f"model/{n}": t for n, t in model.state_dict().items()}
-        if self.averaged is not self.simulator:
-            held = self.averaged.model.state_dict()
-            tensors |= {f"mean/{n}": t for n, t in held.items()}
-        tensors |= {f"best/{n}": t for n, t in self.best.items()}
-        for name, t in checkpoint.optimiser_tensors(self.optimisers, model).items():
-            tensors[f"optimiser/{name}"] = t
+        with self._averaged() as averaged:
+            self._write(averaged.model.state_dict())
+
+    def _write(self, mean: dict[str, Tensor]) -> None:
+        """The checkpoint, the same file whoever keeps what."""
+        parts = {"model": mean, "best": self.best}
+        if self.config.train.ema:
+            model = self.simulator.model.state_dict()
+            if self.shards is not None:
+                model = self.shards.state(self.weights, self.world.first)
+            parts |= {"model": model, "mean": mean}
+        parts["optimiser"] = checkpoint.optimiser_tensors(self.optimisers, self.held, self.shards)
+        if not self.world.first:
+            return
+        tensors = {f"{part}/{n}": t for part, held in parts.items() for n, t in held.items()}
         names = ("step", "position", "seconds", "skipped", "done")
         meta = {name: getattr(self, name) for name in names} | {"stage": self.stage}
         meta["best_score"] = self.best_score if math.isfinite(self.best_score) else None
@@ -367,11 +420,19 @@ class Run:
         def part(name: str) -> dict[str, Tensor]:
             return {k.split("/", 1)[1]: t for k, t in tensors.items() if k.startswith(name + "/")}
 
+        ema, given = self.config.train.ema, (self.optimisers, self.held, part("optimiser"))
         try:
-            self.simulator.model.load_state_dict(part("model"))
-            if self.averaged is not self.simulator:
-                self.averaged.model.load_state_dict(part("mean"))
-            checkpoint.restore_optimisers(self.optimisers, self.simulator.model, part("optimiser"))
+            if self.shards is not None:
+                self.shards.restore(self.weights, part("model"))
+                if ema:
+                    self.shards.restore(self.means, part("mean"))
+                if meta["done"]:
+                    self._fill(part("mean" if ema else "model"))
+            else:
+                self.simulator.model.load_state_dict(part("model"))
+                if ema:
+                    self.averaged.model.load_state_dict(part("mean"))
+            checkpoint.restore_optimisers(*given, self.shards)
             for name in ("step", "position", "seconds", "skipped", "done"):
                 setattr(self, name, meta[name])
             stage = int(meta["stage"])
@@ -382,17 +443,20 @@ class Run:
         if not self.done and stage >= 0:
             self._enter(stage)
 
-    def _finish(self, log: Log) -> None:
+    def _finish(self, log: Log | None) -> None:
         self._save()
         every = self.config.train.validate_every
         if not every or self.step % every:
             self._validate(log)
+        if self.shards is not None:
+            self._fill(self.shards.state(self.means, True))
         if self.best:
             self.averaged.model.load_state_dict(self.best)
         self.averaged.precision = "fp32"
         self.done = True
         self._save()
-        self.averaged.save(self.out)
+        if self.world.first:
+            self.averaged.save(self.out)
         self.progress(1.0, 1.0, f"step {self.step}")
 
 

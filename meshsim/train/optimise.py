@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from meshsim.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from meshsim.train.shard import Shards
 
 
 def orthogonalise(g: Float[Tensor, "K a b"], steps: int = 5) -> Float[Tensor, "K a b"]:
@@ -41,6 +44,7 @@ class Muon(torch.optim.Optimizer):
         lr: rate.
         momentum: decay of the Nesterov momentum.
         weight_decay: decoupled, times `lr`.
+        shards: of which the parameters are rows; each process then handles the whole matrices.
     """
 
     def __init__(
@@ -49,8 +53,10 @@ class Muon(torch.optim.Optimizer):
         lr: float = 0.02,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
+        shards: Shards | None = None,
     ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.shards = shards
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -59,7 +65,8 @@ class Muon(torch.optim.Optimizer):
             shapes: dict[torch.Size, list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    shapes.setdefault(p.shape, []).append(p)
+                    shape = p.shape if self.shards is None else self.shards.shape(p)
+                    shapes.setdefault(shape, []).append(p)
             for shape, members in shapes.items():
                 self._update(group, shape, members)
 
@@ -71,10 +78,15 @@ class Muon(torch.optim.Optimizer):
         buffers = [self.state[p]["momentum"] for p in members]
         torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
         nesterov = torch._foreach_lerp(grads, buffers, group["momentum"])
-        updates = orthogonalise(torch.stack(nesterov))  # (K, a, b)
+        if self.shards is not None:
+            pairs = zip(members, nesterov, strict=True)
+            nesterov = tuple(self.shards.whole(p, rows) for p, rows in pairs)
+        updates = orthogonalise(torch.stack(nesterov)).unbind()  # K of (a, b)
+        if self.shards is not None:
+            updates = tuple(self.shards.own(p, u) for p, u in zip(members, updates, strict=True))
         torch._foreach_mul_(members, 1 - group["lr"] * group["weight_decay"])
         scale = 0.2 * math.sqrt(max(shape))
-        torch._foreach_add_(members, list(updates.unbind()), alpha=-group["lr"] * scale)
+        torch._foreach_add_(members, updates, alpha=-group["lr"] * scale)
 
 
 class Lion(torch.optim.Optimizer):
@@ -117,20 +129,21 @@ class Lion(torch.optim.Optimizer):
             torch._foreach_lerp_(held, grads, 1 - group["betas"][1])
 
 
-def optimisers(model: nn.Module, train: TrainConfig) -> list[torch.optim.Optimizer]:
-    """The optimisers of a model's weights; their rates are the peak rates.
+def optimisers(
+    model: nn.Module, train: TrainConfig, shards: Shards | None = None
+) -> list[torch.optim.Optimizer]:
+    """The optimisers of a model's weights, or of its shards; their rates are the peak rates.
 
     With "muon" the matrices of the message blocks (`model.blocks` if there is such a part, else
     every matrix with both sides of 16 or more) go to Muon.
     """
-    inside = getattr(model, "blocks", None)
+    least, within = (16, "") if getattr(model, "blocks", None) is None else (2, "blocks.")
+    held = dict(model.named_parameters()) if shards is None else shards.held
     matrices: list[nn.Parameter] = []
-    if train.optimiser == "muon":
-        pool = (model if inside is None else inside).parameters()
-        least = 16 if inside is None else 2
-        matrices = [p for p in pool if p.dim() == 2 and min(p.shape) >= least]
-    taken = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in taken]
+    rest: list[nn.Parameter] = []
+    for name, p in model.named_parameters():
+        square = p.dim() == 2 and min(p.shape) >= least and name.startswith(within)
+        (matrices if square and train.optimiser == "muon" else rest).append(held[name])
     out: list[torch.optim.Optimizer] = []
     if rest:
         fused = all(p.device.type in ("cpu", "cuda") for p in rest)
@@ -140,7 +153,7 @@ def optimisers(model: nn.Module, train: TrainConfig) -> list[torch.optim.Optimiz
             return [Lion(rest, train.lr, betas, weight_decay=decay)]
         out.append(torch.optim.AdamW(rest, train.lr, betas, weight_decay=decay, fused=fused))
     if matrices:
-        out.append(Muon(matrices, train.muon_lr, weight_decay=train.weight_decay))
+        out.append(Muon(matrices, train.muon_lr, weight_decay=train.weight_decay, shards=shards))
     return out
 
 

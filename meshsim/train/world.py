@@ -39,6 +39,8 @@ class World:
             return cls()
         if not distributed.is_initialized():
             on_cuda = torch.cuda.is_available() and device not in ("cpu", "meta")
+            if on_cuda:  # "cuda" then means a device of its own for each
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
             distributed.init_process_group("nccl" if on_cuda else "gloo")
         return cls(distributed.get_rank(), distributed.get_world_size())
 
@@ -74,6 +76,13 @@ class World:
                     f"train.batch: expected a multiple of the {self.size} processes, got {batch}"
                 )
 
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of the processes' values, the same bits on all."""
+        if self.size > 1:
+            value = value.detach().clone()
+            distributed.all_reduce(value)
+        return value
+
     def average(self, loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """Replace gradients by their mean over the processes; the mean loss.
 
@@ -82,6 +91,8 @@ class World:
         """
         if self.size == 1:
             return loss
+        if not parameters:
+            return self.total(loss) / self.size
         here = torch.tensor([p.grad is not None for p in parameters], device=loss.device)
         there = here.to(torch.int32)
         distributed.all_reduce(there)

@@ -5,10 +5,15 @@ import itertools
 import pytest
 import torch
 
+from meshsim.body import Body
 from meshsim.check import InputError
+from meshsim.clouds import place_features
+from meshsim.mesh import Mesh
 from meshsim.models.anchored import TILE, AnchoredTransformer
 from meshsim.models.field import Branch, FieldBatch, Points
 from meshsim.physics.curl import divergence
+from tests.test_clouds import circle
+from tests.test_surrogate import ellipsoid
 
 BRANCHES = {
     "surface": {"inputs": 2, "outputs": {"pressure": 1, "shear": 3}},
@@ -184,6 +189,60 @@ def test_a_curl_has_no_divergence(dim, dtype, bound):
     torch.testing.assert_close(divergence(velocity, points), trace, rtol=0.0, atol=1e-4)
 
 
+def about_a_body(dim, dtype):
+    """A body, and a function from places to `Points` with the walls nearest to them."""
+    body = ellipsoid((0.5, 0.4, 0.3), 6)
+    if dim == 2:
+        body = circle(24)
+        body = Mesh(0.5 * (body.points - torch.tensor([3.0, 0.0])), body.cells)
+
+    def points(pos):
+        _, walls = place_features(pos[0].double(), (), body, walls=True)
+        return Points(pos, walls.to(dtype).reshape(1, pos.shape[1], -1))
+
+    return body, points
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
+def test_without_slip_a_curl_is_zero_on_the_body_and_has_no_divergence(dim, dtype, bound):
+    outputs = {"velocity": dim, "pressure": 1}
+    branches = {"volume": {"outputs": outputs, "curl": ["velocity"], "no_slip": True}}
+    net = made(dtype, branches, dim=dim, blocks="ps", own_blocks=0, parameters=0, length=0.3)
+    body, points = about_a_body(dim, dtype)
+    anchors = points(cloud(20, 0, dim=dim, seed=1, dtype=dtype).pos)
+    latent = net.encode(cloud(40, 2, dim=dim, dtype=dtype), torch.zeros(1, 0), {"volume": anchors})
+    query = points(cloud(300, 0, dim=dim, seed=2, dtype=dtype).pos)
+    x = query.pos[0].clone().requires_grad_()
+    u = net.decode(latent, "volume", Points(x[None], query.x))["velocity"][0]
+    rows = [torch.autograd.grad(u[:, i].sum(), x, retain_graph=True)[0] for i in range(dim)]
+    gradient = torch.stack(rows, 1)  # (N, D, D)
+    trace = gradient.diagonal(dim1=1, dim2=2).sum(1)
+    assert float((trace.abs() / gradient.norm(dim=(1, 2))).max()) < bound
+    assert float(u.detach().norm(dim=1).median()) > 1e-2
+    drawn = Body.of(body).sample(300).points
+    for own in (body.points, drawn):
+        with torch.no_grad():
+            there = net.decode(latent, "volume", points(own.to(dtype)[None]))
+        assert torch.equal(there["velocity"], torch.zeros_like(there["velocity"]))
+        assert float(there["pressure"].abs().min()) > 0
+
+
+@torch.no_grad()
+def test_curls_in_tiles_are_those_of_all_at_once():
+    branches = {"volume": {"outputs": {"velocity": 2, "pressure": 1}, "curl": ["velocity"]}}
+    net = made(torch.float64, branches, dim=2, blocks="ps", own_blocks=0, parameters=0, width=16)
+    given = cloud(20, 0, dim=2, seed=1, dtype=torch.float64)
+    latent = net.encode(
+        cloud(40, 2, dim=2, dtype=torch.float64), torch.zeros(1, 0), {"volume": given}
+    )
+    many = cloud(TILE + 30, 0, dim=2, seed=2, dtype=torch.float64)
+    whole = net.decode(latent, "volume", many)
+    part = net.decode(latent, "volume", Points(many.pos[:, TILE - 5 :], many.x[:, TILE - 5 :]))
+    for name, y in part.items():
+        torch.testing.assert_close(whole[name][:, TILE - 5 :], y, rtol=0.0, atol=1e-11)
+
+
 def test_a_curl_is_trained():
     branches = {"volume": {"outputs": {"velocity": 2}, "curl": ["velocity"]}}
     net = made(torch.float32, branches, dim=2, blocks="ps", own_blocks=0, parameters=0)
@@ -242,6 +301,10 @@ def test_branches_are_checked():
         Branch(inputs=2, outputs={"velocity": 3}, curl=("velocity",))
     with pytest.raises(InputError, match="a vector"):
         Branch(outputs={"p": 1}, curl=("p",))
+    with pytest.raises(InputError, match="no_slip needs a field in `curl`"):
+        Branch(outputs={"velocity": 3}, no_slip=True)
+    held = Branch(outputs={"velocity": 3}, curl=("velocity",), no_slip=True)
+    assert Branch.of(held.to_dict()) == held and held.columns(3) == 9
     net = made()
     with pytest.raises(InputError, match="anchors"):
         net.encode(cloud(30, 2), torch.zeros(1, 2), {})

@@ -198,6 +198,15 @@ def test_each_stage_trains_its_own_part():
     assert first <= felt(model)
 
 
+def test_inference_mode_gives_the_bits_of_no_grad():
+    model, given = made(MARIO, 3, **SMALL).eval(), batch(3)
+    with torch.inference_mode():
+        own = Points(*(t + 0 for t in given.geometry))  # made in there, and so without gradients
+        latent = model.encode(own, given.parameters)
+        out = {k: model.decode(latent, k, points) for k, points in given.points.items()}
+    close(out, answer(model, given), 0.0)
+
+
 def test_learns_two_samples():
     model, given = made(MARIO, 2, torch.float32, **SMALL), batch(2, dtype=torch.float32)
     shapes = trained(model, given, 40, 2e-2, 0.0, 0.49)

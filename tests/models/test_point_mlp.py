@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from meshsim.check import InputError
-from meshsim.models.field import Branch, FieldBatch, Points
-from meshsim.models.point_mlp import PointMLP, cloud_distance, in_order
+from meshsim.models.field import Branch, FieldBatch, Points, cloud_distance, in_order
+from meshsim.models.point_mlp import PointMLP
 
 BRANCHES = {
     "surface": Branch(2, {"p": 1}),
@@ -253,7 +253,7 @@ def test_without_pooling_or_distances_the_geometry_is_not_looked_at():
 def test_tiles_change_nothing(monkeypatch):
     model, given = made(PointMLP, 3, width=16, distance=True, normals=0), batch(3)
     out = answer(model, given)
-    monkeypatch.setattr("meshsim.models.point_mlp.TILE", 7)
+    monkeypatch.setattr("meshsim.models.field.TILE", 7)
     close(answer(model, given), out, 1e-12)
 
 
