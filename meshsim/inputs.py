@@ -14,6 +14,7 @@ from meshsim.check import InputError, check_finite, check_known, check_length, n
 from meshsim.data.schema import Field, Schema
 from meshsim.data.statistics import Normaliser
 from meshsim.mesh import ArrayLike, Mesh, as_tensor
+from meshsim.potential import AXES, Potential, at_points
 from meshsim.rollout import INTEGRATORS, State
 from meshsim.sample import Sample
 from meshsim.series import Series
@@ -21,7 +22,7 @@ from meshsim.series import Series
 if TYPE_CHECKING:
     from meshsim.graph import MeshGraph
 
-AXES = ("x", "y", "z")
+FLOW = ("potential_cp", "potential_velocity")
 
 
 class BoundaryRule:
@@ -125,8 +126,13 @@ def raw_graph(
     features: Sequence[str] = (),
     node_types: Mapping[str, str] | None = None,
     periodic: Sequence[Sequence[str]] = (),
+    potential: Potential | None = None,
 ) -> MeshGraph:
-    """The graph of a mesh before normalisation, with `feature_<name>` (N, F) for each feature."""
+    """The graph of a mesh before normalisation, with `feature_<name>` (N, F) for each feature.
+
+    Features are those of `graph.features` and, on surfaces, potential_cp and potential_velocity:
+    of the flow `potential` about them.
+    """
     from meshsim.graph import cell_graph, from_points, node_graph
     from meshsim.graph.features import point_features
 
@@ -139,7 +145,13 @@ def raw_graph(
         node_types = {k: v for k, v in node_types.items() if k in mesh.boundaries}
     graph = node_graph(mesh, node_types=node_types, periodic=pairs)
     for name in features:
-        values = from_points(graph, point_features(mesh, [name]))
+        if name in FLOW:
+            if potential is None:
+                raise InputError(f"feature {name!r}: needs [simulator.potential], a direction")
+            flow = at_points(mesh, potential)
+            values = from_points(graph, flow[:, :1] if name == FLOW[0] else flow[:, 1:])
+        else:
+            values = from_points(graph, point_features(mesh, [name]))
         check_length(values, len(graph.pos), f"feature {name}", "nodes")
         setattr(graph, f"feature_{name}", values)
     return graph

@@ -80,6 +80,14 @@ def on_surface(
     return torch.cat([cp, u], 1).to(places.dtype)
 
 
+def at_points(body: Mesh, which: Potential) -> Float[Tensor, "N 4"]:
+    """(N, 4) `on_surface` at a surface's own points."""
+    from meshsim.graph.features import point_features
+
+    flow_about(body, which)  # says what is wrong with a body
+    return on_surface(body, which, body.points, point_features(oriented(body), ["normal"]))
+
+
 def flow_about(body: Mesh, which: Potential) -> Flow:
     """The flow, its panels wound outwards; kept with the body's points."""
     key = repr(which)

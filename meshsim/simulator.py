@@ -30,6 +30,7 @@ from meshsim.inputs import (
     raw_graph,
 )
 from meshsim.mesh import ArrayLike, Mesh
+from meshsim.potential import Potential
 from meshsim.rollout import INTEGRATORS, State, rollout
 from meshsim.sample import Sample
 from meshsim.series import Series
@@ -60,6 +61,7 @@ class Simulator(nn.Module):
         dt: time of one step; None when nothing advances in time.
         node_types: {boundary: node type}; None guesses from the boundaries' names.
         periodic: pairs of boundaries to join.
+        potential: the flow of the features "potential_…".
         symmetry: axes over whose mirror image every prediction is averaged.
         ranges: {parameter: (lowest, highest)} seen in training.
         branch: the branch of a sample that it works on; "" for the only one.
@@ -82,6 +84,7 @@ class Simulator(nn.Module):
         dt: float | None = None,
         node_types: Mapping[str, str] | None = None,
         periodic: Sequence[Sequence[str]] = (),
+        potential: Potential | None = None,
         symmetry: Sequence[str] = (),
         ranges: Mapping[str, Sequence[float]] | None = None,
         branch: str = "",
@@ -94,7 +97,7 @@ class Simulator(nn.Module):
         self.features, self.dt = tuple(features), dt
         self.node_types = None if node_types is None else dict(node_types)
         self.periodic = [tuple(pair) for pair in periodic]
-        self.symmetry = tuple(symmetry)
+        self.potential, self.symmetry = potential, tuple(symmetry)
         self.ranges = {name: (float(r[0]), float(r[1])) for name, r in (ranges or {}).items()}
         self.branch, self.configuration = branch, configuration
         self.precision = "fp32"  # of the matrix products; training sets it
@@ -126,7 +129,9 @@ class Simulator(nn.Module):
             parameters at nodes); `free` (N, states), 1 where a state is predicted.
         """
         check_dimension(self.normaliser, mesh)
-        graph = raw_graph(mesh, self.location, self.features, self.node_types, self.periodic)
+        graph = raw_graph(
+            mesh, self.location, self.features, self.node_types, self.periodic, self.potential
+        )
         return self.normalised(graph, mesh)
 
     def normalised(self, graph: MeshGraph, mesh: Mesh) -> MeshGraph:

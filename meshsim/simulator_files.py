@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ def save(simulator: Simulator, folder: Path) -> None:
         "features": simulator.features,
         "node_types": simulator.node_types,
         "periodic": simulator.periodic,
+        "potential": None if simulator.potential is None else asdict(simulator.potential),
         "symmetry": simulator.symmetry,
         "branch": simulator.branch,
         "configuration": simulator.configuration,
@@ -192,7 +194,9 @@ def _model(
 
 def _parts(cls: type[Simulator], document: Mapping[str, Any], model: nn.Module) -> Simulator:
     from meshsim.inputs import BoundaryRule
+    from meshsim.potential import Potential
 
+    flow = document.get("potential")  # not in older runs
     return cls(
         model,
         Schema.from_dict(document["schema"]),
@@ -204,6 +208,7 @@ def _parts(cls: type[Simulator], document: Mapping[str, Any], model: nn.Module) 
         dt=document["dt"],
         node_types=document["node_types"],
         periodic=document["periodic"],
+        potential=Potential(**flow) if flow else None,
         symmetry=document["symmetry"],
         ranges=document["ranges"],
         branch=document["branch"],

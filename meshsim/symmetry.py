@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from meshsim.simulator import Simulator
 
 # Geometry features whose component along the axis changes sign.
-ODD = ("position", "box_position", "normal")
+ODD = ("position", "box_position", "normal", "potential_velocity")
 
 
 def reflection(field: Field, axis: str, dim: int) -> Float[Tensor, " c"]:

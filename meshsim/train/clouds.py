@@ -23,7 +23,6 @@ from meshsim.mesh import Mesh
 from meshsim.metrics import relative_l2, rmse
 from meshsim.models.ensemble import Ensemble
 from meshsim.models.field import FieldBatch, Points
-from meshsim.potential import Potential
 from meshsim.prepared import Prepared
 from meshsim.sample import Sample
 from meshsim.surrogate import Surrogate
@@ -106,10 +105,7 @@ class CloudTask:
         if config.train.loss == "l1":
             raise InputError("train.loss: expected mse or relative_l2 for a neural field, got l1")
         self.names = store.members(config.data.train)
-        flow = config.surrogate.potential
-        self.potential = None
-        if flow.direction:
-            self.potential = Potential(flow.direction, flow.ground, flow.panels)
+        self.potential = config.surrogate.potential.flow()
         self._held: dict[str, Prepared] = {}
 
     def asked(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from meshsim.check import InputError, check_known, nearest, one_line
+from meshsim.potential import Potential
 
 # A number, or [[share of the run from which it holds, number], …] beginning at 0.
 Steps: TypeAlias = int | list[list[float]]
@@ -63,6 +64,19 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class PotentialConfig:
+    """The flow of the features "potential_…": see `meshsim.potential.Potential`."""
+
+    direction: list[float] = field(default_factory=list)
+    ground: list[Any] = field(default_factory=list)
+    panels: int = 3000
+
+    def flow(self) -> Potential | None:
+        """The flow; None without a direction."""
+        return Potential(self.direction, self.ground, self.panels) if self.direction else None
+
+
+@dataclass(frozen=True)
 class SimulatorConfig:
     """What stands around the network: see `meshsim.simulator.Simulator`.
 
@@ -73,6 +87,7 @@ class SimulatorConfig:
         fixed: {field: node types on which its values are given}; missing: the default rule.
         node_types: {boundary: node type}; missing: guessed from the boundaries' names.
         periodic: pairs of boundaries to join.
+        potential: the flow of the features "potential_cp" and "potential_velocity".
         symmetry: axes over whose mirror image every prediction is averaged.
     """
 
@@ -82,6 +97,7 @@ class SimulatorConfig:
     fixed: dict[str, list[str]] | None = None
     node_types: dict[str, str] | None = None
     periodic: list[list[str]] = field(default_factory=list)
+    potential: PotentialConfig = field(default_factory=PotentialConfig)
     symmetry: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -119,15 +135,6 @@ class BranchConfig:
             check_known(name, self.fields, "field of scales:")
         if self.no_slip and not self.curl:
             raise InputError("no_slip: expected the fields it is for in curl, got none")
-
-
-@dataclass(frozen=True)
-class PotentialConfig:
-    """The flow of the features "potential_…": see `meshsim.potential.Potential`."""
-
-    direction: list[float] = field(default_factory=list)
-    ground: list[Any] = field(default_factory=list)
-    panels: int = 3000
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,7 @@ def gather(
                 settings.features,
                 settings.node_types,
                 settings.periodic,
+                settings.potential.flow(),
             )
             features = {f"feature.{n}": getattr(graph, f"feature_{n}") for n in settings.features}
             for name, values in {"edge_attr": graph.edge_attr, **features}.items():
@@ -256,6 +257,7 @@ def build(config: Config, schema: Schema, facts: Facts) -> Simulator:
         dt=facts.dt,
         node_types=settings.node_types,
         periodic=settings.periodic,
+        potential=settings.potential.flow(),
         symmetry=settings.symmetry,
         ranges=facts.ranges,
         branch=config.data.branch,
