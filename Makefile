@@ -62,4 +62,4 @@ cuda: $(READY)
 	@MESHSIM_CUDA_TESTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_cuda.py -n 2
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo demo_car

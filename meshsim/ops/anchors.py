@@ -204,7 +204,7 @@ def anchor_blocks(
     stays in cache through all blocks. The gradient computes everything anew, in torch's operations.
 
     Arguments:
-        x: (N, H) queries, H a multiple of 16 if compiled.
+        x: (N, H) queries, H; only multiples of 16 run compiled.
         k, v: (S, H) keys, turned already, and values of all blocks, one block after the other.
         ptr: (L + 1,) int64, block l has the rows ptr[l] … ptr[l + 1]; with none y is 0.
         weight: (L, 2 + 3 C, H, H): W_q, W_o, then G_c, U_c, D_c of each part c of the gated MLP.
@@ -227,4 +227,7 @@ def anchor_blocks(
     ...               torch.ones(1, 2, 16), none, none, heads=2)[0, :2]
     tensor([3., 3.])
     """
-    return torch.ops.meshsim.anchor_blocks(x, k, v, ptr, weight, bias, norm, cos, sin, heads, eps)
+    arguments = (x, k, v, ptr, weight, bias, norm, cos, sin, heads, eps)
+    if x.dim() == 2 and x.shape[1] % 16:  # the compiled one does not cover it
+        return composed(*arguments)
+    return torch.ops.meshsim.anchor_blocks(*arguments)

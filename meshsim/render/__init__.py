@@ -13,8 +13,10 @@ from meshsim.render.curves import curves
 from meshsim.render.field import field
 from meshsim.render.movie import movie
 from meshsim.render.page import page
+from meshsim.render.parity import parity
 from meshsim.render.report import report
 from meshsim.render.scene import to_pyvista
+from meshsim.render.streamlines import streamlines
 
 __all__ = [
     "available",
@@ -25,7 +27,9 @@ __all__ = [
     "field",
     "movie",
     "page",
+    "parity",
     "report",
+    "streamlines",
     "to_pyvista",
 ]
 

@@ -11,6 +11,7 @@ from typing import Any
 from meshsim.check import InputError
 from meshsim.data.files import read_json, writing_to
 from meshsim.simulator_files import DESCRIPTION, WEIGHTS, versions, write_atomically
+from meshsim.train.config import Config
 
 RECORD, CHECKPOINT, LOCK = "run.json", "checkpoint.safetensors", ".lock"
 _OWN = {RECORD, CHECKPOINT, LOCK, WEIGHTS, DESCRIPTION, "log.csv", "validation.csv", "tensorboard"}
@@ -57,12 +58,25 @@ def open_run(folder: Path, asked: Mapping[str, Any], overwrite: bool) -> dict[st
     record = read_json(folder / RECORD)
     if not isinstance(record, dict) or not {"asked", "plan"} <= set(record):
         raise InputError(f"{folder / RECORD}: not the record of a training run")
-    difference = first_difference(record["asked"], json.loads(json.dumps(asked)))
+    old, new = (_filled(json.loads(json.dumps(a))) for a in (record["asked"], asked))
+    difference = first_difference(old, new)
     if difference:
         raise InputError(
             f"{folder}: there is a run with another recipe: {difference} (overwrite replaces it)"
         )
     return record
+
+
+def _filled(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was asked for, with the defaults of options that are younger than the run."""
+    recipe = asked.get("recipe")
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("data"), dict):
+        return asked
+    try:
+        whole = Config.from_dict({**recipe, "data": {"store": ".", **recipe["data"]}}).to_dict()
+    except InputError:  # of another time: it differs, and where is said
+        return asked
+    return {**asked, "recipe": json.loads(json.dumps(whole))}
 
 
 def first_difference(old: Any, new: Any, where: str = "") -> str:

@@ -102,6 +102,13 @@ def test_it_equals_a_loop_of_torch_modules(shape):
     torch.testing.assert_close(found, plain(given, heads), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("width", [4, 8, 24])
+def test_widths_that_are_not_compiled_have_the_same_answer(width):
+    given, heads = case(37, width, 2, 1, (20,), 1)
+    found = anchor_blocks(*given.values(), heads)
+    torch.testing.assert_close(found, plain(given, heads), rtol=1e-12, atol=1e-12)
+
+
 def test_attention_to_one_anchor_is_its_value_and_to_none_is_zero():
     given, heads = case(9, 32, 4, 1, (1, 0), 2)
     given["weight"][:, 4] = 0  # the MLP adds its last bias alone

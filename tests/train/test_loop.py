@@ -156,6 +156,16 @@ def test_another_recipe_on_the_same_run_is_refused(recipe, tmp_path):
     assert digest(tmp_path / "run") != before
 
 
+def test_a_run_from_before_an_option_existed_is_carried_on(recipe, tmp_path):
+    train(Config.from_dict(recipe()), tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    del record["asked"]["recipe"]["simulator"]["potential"], record["asked"]["recipe"]["surrogate"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    train(Config.from_dict(recipe()), tmp_path / "run")
+    with pytest.raises(InputError, match=r"recipe\.train\.lr was 0\.003, now 0\.0001"):
+        train(Config.from_dict(recipe(lr=1e-4)), tmp_path / "run")
+
+
 def test_other_files_are_never_touched(recipe, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
