@@ -1,14 +1,13 @@
 """Ahmed-type bodies left out in groups: surface pressure, drag and lift beside linear regressions.
 
-    python tests/verify/ahmed_body.py BODIES [--groups 4] [-o DIR] [key=value ...]
+    python tests/verify/ahmed_body.py [--bodies DIR] [--groups 4] [-o DIR] [key=value ...]
 
-BODIES is the folder that `datasets/ahmed_body/prepare.py` writes. Each group of bodies is predicted
-by a surrogate trained on all others (`datasets/ahmed_body/config.toml`); drag and lift are the
-predicted pressure and friction integrated over the body. The rivals know the eight design values: a
-least-squares plane for each coefficient, and for the pressure one for each place: the pressures of
-the other bodies, carried there by place in the bounding box and normal, against their design
-values. Errors of the coefficients are beside those of the mean of the other bodies. A group that is
-finished is not trained again.
+The bodies are what `datasets/ahmed_body/prepare.py -o runs/ahmed_body/bodies --cases 30` writes.
+Each group of them is predicted by a surrogate trained on all others (its `config.toml`); drag and
+lift are the predicted pressure and friction integrated over the body. The rivals know the eight
+design values: a least-squares plane for each coefficient, and for the pressure one for each place:
+the pressures of the other bodies, carried there by place in the bounding box and normal, against
+their design values. "mean" is that of the other bodies. A finished group is not trained again.
 """
 
 from __future__ import annotations
@@ -176,7 +175,8 @@ def table(rows: list[dict]) -> dict[str, dict[str, dict[str, float]]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("bodies", type=Path, help="what datasets/ahmed_body/prepare.py writes")
+    bodies = Path("runs/ahmed_body/bodies")
+    parser.add_argument("--bodies", type=Path, default=bodies, help="what prepare.py wrote")
     parser.add_argument("--groups", type=int, default=4)
     parser.add_argument("--only", type=int, nargs="+", help="some of the groups")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/ahmed_body"))
