@@ -44,14 +44,12 @@ class Cloud(NamedTuple):
     Arguments:
         pos: (N, D) coordinates as in the file.
         features: {name: (N, w)}.
-        share: (N,) each place's share of the mesh's measure.
         walls: (N, D, D) corners of the triangle or segment of the body that is nearest to each
             place, if they were asked for.
     """
 
     pos: Tensor
     features: Mapping[str, Tensor]
-    share: Tensor
     walls: Tensor | None = None
 
 
@@ -150,7 +148,12 @@ class Wanted:
                     f"parameter {parameter!r}: expected a positive number, as {name!r} scales"
                     f" with it, got {value.tolist()}"
                 )
-            out *= float(value) ** power
+            try:
+                out *= float(value) ** power
+            except OverflowError:
+                out = math.inf
+        if not 0 < out < math.inf:
+            raise InputError(f"{name!r} is scaled by {out:g}: expected another power or unit")
         return out
 
 
@@ -203,7 +206,7 @@ def cloud(
             found[name] = values[:, :1] if name == "potential_cp" else values[:, 1:]
         else:
             found[name] = _of_surface(mesh, location, name).to(pos)
-    return Cloud(pos, found, _share(mesh, location), corners)
+    return Cloud(pos, found, corners)
 
 
 def place_features(
@@ -314,12 +317,6 @@ def _to_cells(mesh: Mesh, values: Tensor) -> Tensor:
             total = total.index_add(0, cell, values[block.nodes])
             parts.append(total / block.offsets.diff().clamp(min=1)[:, None])
     return torch.cat(parts)
-
-
-def _share(mesh: Mesh, location: str) -> Tensor:
-    if location == "cell":
-        return mesh.cell_measures.double()
-    return measure.point_measures(mesh.points, mesh.cells).double()
 
 
 def target(mesh: Mesh, location: str, name: str, where: str) -> Float[Tensor, "N c"]:

@@ -173,9 +173,7 @@ class Simulator(nn.Module):
         return out
 
     def graph(
-        self,
-        data: Mesh | Series | Sample,
-        parameters: Mapping[str, ArrayLike] | None = None,
+        self, data: Mesh | Series | Sample, parameters: Mapping[str, ArrayLike] | None = None
     ) -> MeshGraph:
         """The graph of a mesh or sample with all its static inputs.
 
@@ -341,9 +339,7 @@ class Simulator(nn.Module):
 
     @torch.no_grad()
     def predict(
-        self,
-        data: Mesh | Series | Sample,
-        parameters: Mapping[str, ArrayLike] | None = None,
+        self, data: Mesh | Series | Sample, parameters: Mapping[str, ArrayLike] | None = None
     ) -> Mesh:
         """The mesh with the predicted targets (without targets: with the states one step later).
 
@@ -464,9 +460,7 @@ class Simulator(nn.Module):
         save(self, Path(folder))
 
     def tensors(
-        self,
-        data: Mesh | Series | Sample,
-        parameters: Mapping[str, ArrayLike] | None = None,
+        self, data: Mesh | Series | Sample, parameters: Mapping[str, ArrayLike] | None = None
     ) -> tuple[State, dict[str, Tensor]]:
         """What an exported program is called with; arguments as for `graph`."""
         from meshsim.simulator_export import tensors

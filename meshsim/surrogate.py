@@ -197,7 +197,7 @@ class Surrogate(nn.Module):
                 found, walls = place_features(
                     places, want.features, body, unit=unit, walls=want.no_slip
                 )
-                filled[name] = scaled(Cloud(places, found, places[:, 0], walls), name)
+                filled[name] = scaled(Cloud(places, found, walls), name)
         return Prepared(geometry, branches, self._row(known), {}, filled, scales)
 
     def fillable(self, data: Mesh | Sample) -> list[str]:
@@ -210,7 +210,7 @@ class Surrogate(nn.Module):
         rows = [torch.zeros(0)]
         for name, components in self.parameters_of.items():
             if name not in known:
-                names = ", ".join(self.parameters_of)
+                names = ", ".join(self.asked)
                 raise InputError(f"parameter {name!r} is missing (needed: {names})")
             row = as_tensor(known[name]).reshape(-1).double()
             if len(row) != components:
@@ -269,6 +269,10 @@ class Surrogate(nn.Module):
             InputError: something is missing or does not fit.
             WorkError: a prediction is not finite.
         """
+        if torch.is_inference_mode_enabled():  # fields that are curls take gradients even there
+            how: dict[str, Any] = {"draws": draws, "spread": spread, "seed": seed, "fill": fill}
+            with torch.inference_mode(False), torch.no_grad():
+                return self.predict(data, parameters, **how, progress=progress)
         if spread and draws < 2 and not isinstance(self.model, Ensemble):
             raise InputError(f"`draws`: expected 2 or more for a spread, got {draws}")
         sentences = self.outside(data, parameters)

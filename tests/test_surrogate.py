@@ -12,6 +12,7 @@ import torch
 import meshsim
 from meshsim.check import InputError
 from meshsim.cli import main as shell
+from meshsim.clouds import Wanted
 from meshsim.mesh import Mesh
 from meshsim.sample import Sample
 from meshsim.train import Config, evaluate_surrogate, train
@@ -238,6 +239,31 @@ def test_a_field_that_scales_with_a_parameter_does_so_exactly(trained, tmp_path)
     for wrong, said in (({}, "is missing"), ({"inflow": 0.0}, "positive")):
         with pytest.raises(InputError, match=said):
             surrogate.predict(body, wrong)
+
+
+def test_a_scale_that_no_number_holds_is_named():
+    want = Wanted({"p": 1}, scales={"p": {"u": 2.0}})
+    for speed in (1e200, 1e-200):
+        with pytest.raises(InputError, match="'p' is scaled by"):
+            want.scale("p", {"u": speed})
+
+
+def test_a_warm_start_keeps_no_statistics_of_another_scale(trained, tmp_path):
+    config = recipe(trained / "bodies.zarr", steps=2)
+    scaled = config["surrogate"]["branches"]["surface"] | {"scales": {"pressure": {"inflow": 2.0}}}
+    config["surrogate"]["branches"]["surface"] = scaled
+    new = train(Config.from_dict(config), tmp_path / "run", warm_start=trained / "run").normaliser
+    old = meshsim.load(trained / "run").normaliser
+    assert torch.equal(new.std("volume:velocity"), old.std("volume:velocity"))
+    assert float(new.std("surface:pressure")) < 0.8 * float(old.std("surface:pressure"))
+
+
+def test_inference_mode_changes_nothing(trained):
+    surrogate, body = meshsim.load(trained / "run"), ellipsoid((1.0, 0.6, 0.4))
+    plain = surrogate.predict(body, {"inflow": 1.2}).point_fields["pressure"]
+    with torch.inference_mode():
+        found = surrogate.predict(body, {"inflow": 1.2}).point_fields["pressure"]
+    assert torch.equal(plain, found)
 
 
 def test_a_spread_over_draws_is_given_on_request(trained):

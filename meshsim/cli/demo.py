@@ -33,8 +33,7 @@ def demo(
     """Generate data with a solver, learn them, answer for what was never seen, and report.
 
     flow: vortex streets in time. car: pressure, lift and drag of bodies shaped like cars, and of
-    one from a bare STL file. Ten minutes at most on two free cores; started again it carries on
-    where it was.
+    one from a bare STL file. Started again it carries on where it was.
     """
     recipe = SHORT.get(name, name)
     if out is None:

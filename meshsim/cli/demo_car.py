@@ -136,10 +136,11 @@ def summary(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return torch.tensor([case[quantity][who] for case in cases], dtype=torch.float64)
 
     others = [who for who in cases[0]["lift"] if who not in ("model", "computed")]
+    varied = [who for who in others if who != "training_mean"]  # a constant pressure lifts nothing
     truth = column("lift", "computed")
     agree = {
         who: {"r_squared": r_squared(truth, y), "spearman": spearman(truth, y)}
-        for who, y in ((who, column("lift", who)) for who in ("model", *others))
+        for who, y in ((who, column("lift", who)) for who in ("model", *varied))
     }
     drag = {who: float(column("drag", who).square().mean().sqrt()) for who in ("computed", "model")}
     return {

@@ -106,7 +106,7 @@ def _files(
     files, bare, rest = {trained.geometry: mesh}, [], []
     for text in texts:
         key, equals, value = text.partition("=")
-        if equals and key in trained.branches and key not in trained.parameters_of:
+        if equals and key in trained.branches and key not in trained.asked:
             if key in files:
                 raise InputError(f"{text!r}: branch {key!r} has {files[key]} already")
             files[key] = Path(value)
@@ -134,14 +134,18 @@ def _targets(given: Sample, files: Mapping[str, Path], out: Path) -> dict[str, P
     from meshsim.cli.arguments import folder, ready
     from meshsim.io import losses
 
-    if out.suffix and not out.is_dir():
+    if len(files) == 1:
+        name = next(iter(files))
+        ready(_mesh(given.branches[name]), out)
+        return {name: out}
+    if _is_file(out, _mesh(given.branches[next(iter(files))])) and not out.is_dir():
         raise InputError(f"{out}: expected a folder, which {len(files)} meshes are written to")
     folder(out).mkdir(parents=True, exist_ok=True)
     found: dict[str, Path] = {}
     for name, path in files.items():
         mesh = _mesh(given.branches[name])
         same = [p for p in files.values() if p.stem == path.stem]
-        stem = path.stem if len(same) == 1 else name
+        stem = path.resolve().stem if len(same) == 1 else name
         probe = mesh.with_fields(point={"probe": mesh.points[:, 0]})
         try:
             lost = path.is_dir() or any(
@@ -154,10 +158,24 @@ def _targets(given: Sample, files: Mapping[str, Path], out: Path) -> dict[str, P
             suffix = ".vtp" if mesh.cell_dim < mesh.dim else ".vtu"
             print(f"note: {path} cannot be written with fields: {suffix} is", file=sys.stderr)
         found[name] = out / f"{stem}{suffix}"
-        if found[name].exists() and found[name].samefile(path):
-            raise InputError(f"{out}: {path.name} would be written over (expected another folder)")
+        if found[name] in (p for n, p in found.items() if n != name):
+            found[name] = out / f"{name}{suffix}"
+        beside = any(out.samefile(p.resolve().parent) for p in files.values())
+        if found[name].exists() and beside:  # with the inputs: who knows what it is
+            raise InputError(f"{found[name]} would be written over (expected another folder)")
         ready(mesh, found[name])
     return found
+
+
+def _is_file(out: Path, mesh: Mesh) -> bool:
+    """Whether a name is one that a mesh is written under."""
+    from meshsim.io import losses
+
+    try:
+        losses(mesh, out)
+    except InputError:
+        return False
+    return bool(out.suffix)
 
 
 def _say_notes(trained: Surrogate, given: Sample, file: Path) -> None:

@@ -33,7 +33,7 @@ def preprocess(
         from meshsim.data import find_sources
 
         for source in find_sources(sources, options):
-            print(f"{source.name}\t{source.path}")
+            print("\t".join([source.name, str(source.path), *filter(None, [source.lacking])]))
         return
     with bar("preprocess") as progress:
         report = work(

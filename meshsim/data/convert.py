@@ -118,7 +118,12 @@ def read_source(source: Source, options: Options) -> tuple[Sample, dict[str, str
         readers[branch] = format_of(path).reader
     if source.sidecar is not None:
         parameters |= read_parameters(source.sidecar)
-    parameters |= options.parameters.gather(source.folder, source.name)
+    gathered = options.parameters.gather(source.folder, source.name)
+    if twice := sorted(parameters.keys() & gathered.keys()):
+        raise InputError(
+            f"{source.folder}: parameter {twice[0]!r} is in a file of the sample already"
+        )
+    parameters |= gathered
     for name, origin in (options.fields or {}).items():
         if len(origin) == 1 and origin[0] in parameters and name not in parameters:
             parameters[name] = parameters.pop(origin[0])

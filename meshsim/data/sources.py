@@ -157,7 +157,9 @@ def _search(
     path: Path, root: Path, branch: str, branches: Mapping[str, str] | None
 ) -> list[Source]:
     if branches:
-        folders = [path, *sorted(p for p in path.rglob("*") if p.is_dir())]
+        below = (p for p in path.rglob("*") if p.is_dir())
+        shown = (p for p in below if not any(n[0] == "." for n in p.relative_to(path).parts))
+        folders = [path, *sorted(shown)]
         sets = ((folder, *_matched(folder, branches)) for folder in folders)
         return [
             replace(_source(folder, root, files), lacking=lacking)

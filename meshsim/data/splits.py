@@ -138,6 +138,7 @@ def read_files(
         if not isinstance(members, list) or not all(isinstance(m, str | int) for m in members):
             raise InputError(f"{path}: {entry['key']!r}: expected names, got {str(members)[:60]}")
         example = example or str(members[0] if members else "")
+        members = [int(m) if _digits(m) and m not in known else m for m in members]
         fits = {m: known[m] for m in members if m in known}
         for member, several in fits.items():
             if len(several) > 1 and member not in several:
@@ -146,6 +147,10 @@ def read_files(
     if names and not any(out[name] for name in said):
         raise InputError(f"splits: none of the samples is listed, {example!r} for one is not there")
     return out
+
+
+def _digits(text: str | int) -> bool:
+    return isinstance(text, str) and text.isdecimal()
 
 
 def _rank(name: str, seed: int) -> str:

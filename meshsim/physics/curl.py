@@ -77,6 +77,8 @@ def _slopes(field: Field, points: Tensor, c: int, name: str, create_graph: bool)
         x = points if keep else points.detach().requires_grad_()
         values = field(x)
         check_shape(values, (len(points), c), f"{name}(points)")
+        if torch.is_inference_mode_enabled():
+            raise InputError(f"`{name}`: has no gradient under torch.inference_mode (use no_grad)")
         if not values.requires_grad:  # it does not depend on the points
             return [torch.zeros_like(points)] * c
         return [

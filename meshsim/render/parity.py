@@ -122,12 +122,14 @@ def parity(
     figure = Figure((width / 100, width / 100), dpi=100, layout="constrained")
     axes = figure.subplots()
     axes.plot(shown.limits, shown.limits, color="#9a9da5", lw=1, zorder=1)
-    style = zip(shown.series.items(), SERIES, MARKERS, strict=False)
-    for (who, values), colour, marker in style:
+    style = zip(shown.series.values(), SERIES, MARKERS, strict=False)
+    dots = [
         axes.scatter(
-            shown.truth, values, s=30, color=colour, marker=marker, alpha=0.8, lw=0, zorder=2,
-            label=_label(who, *shown.figures[who]),
-        )  # fmt: skip
+            shown.truth, values, s=30, color=colour, marker=marker, alpha=0.8, lw=0, zorder=2
+        )
+        for values, colour, marker in style
+    ]
+    labels = [_label(who, *shown.figures[who]) for who in shown.series]
     axes.set_xlim(shown.limits)
     axes.set_ylim(shown.limits)
     axes.set_aspect("equal")
@@ -140,7 +142,9 @@ def parity(
     told = f"{name}: {len(shown.truth)} designs" if title is None else title
     axes.set_title(told, loc="left", weight="bold", size=11, parse_math=False)
     # outside, where it hides no dot
-    legend = figure.legend(frameon=False, fontsize=9, loc="outside lower left", handletextpad=0.2)
+    legend = figure.legend(
+        dots, labels, frameon=False, fontsize=9, loc="outside lower left", handletextpad=0.2
+    )
     for text in legend.get_texts():
         text.set_parse_math(False)
     return save_figure(figure, path)

@@ -78,12 +78,16 @@ def restore_optimisers(
 ) -> None:
     """Give back what `optimiser_tensors` took; arguments as there."""
     for optimiser in optimisers:
-        own = {id(p) for group in optimiser.param_groups for p in group["params"]}
+        groups = optimiser.param_groups
+        own = {id(p) for group in groups for p in group["params"]}
+        fused = {id(p) for group in groups if group.get("fused") for p in group["params"]}
         for name, value in tensors.items():
             key, parameter = name.split(":", 1)
             p = weights[parameter]
             if id(p) in own:
-                # AdamW keeps its step count on the CPU; moments live with the weights
-                if key != "step":
+                # moments live with the weights, AdamW's step count there only where it is fused
+                if key == "step":
+                    value = value.to(p.device) if id(p) in fused else value
+                else:
                     value = value.to(p.device) if shards is None else shards.own(p, value).clone()
                 optimiser.state[p][key] = value

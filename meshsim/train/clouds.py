@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,7 @@ class CloudTask:
         sides: list[Tensor] = []
         boxes: list[Tensor] = []
         about: dict[str, list[Places]] = {}
+        scales: dict[str, list[float]] = {}
         for i, name in enumerate(self.names):
             sample = self.store.sample(name)
             body, meshes = self._meshes(sample, geometry)
@@ -160,14 +161,19 @@ class CloudTask:
                         values = values / found.scale(key, sample.parameters)
                     _add(moments, f"{branch}:{key}", values)
                 if fills(mesh, body, found.features):
-                    about.setdefault(branch, []).append(Places.of(made.pos, body, i < BODIES))
+                    with suppress(InputError):  # a body without a surface has no places about it
+                        about.setdefault(branch, []).append(Places.of(made.pos, body, i < BODIES))
             self._check_parameters(sample)
+            for key in {p for w in wanted.values() for s in w.scales.values() for p in s}:
+                scales.setdefault(key, []).append(float(sample.parameters[key]))
             for key in settings.parameters:
                 _add(moments, key, sample.parameters[key].reshape(1, -1))
             if progress is not None:
                 progress(i + 1, len(self.names), "reading the training samples")
         parameters = {key: len(moments[key]) for key in settings.parameters}
         ranges = {k: (float(moments[k].min.min()), float(moments[k].max.max())) for k in parameters}
+        for key, seen in scales.items():
+            ranges.setdefault(key, (min(seen), max(seen)))
         spans = torch.stack(sides)
         for k in range(spans.shape[1]):
             ranges[f"box.{AXES[k]}"] = (float(spans[:, k].min()), float(spans[:, k].max()))
@@ -201,9 +207,10 @@ class CloudTask:
             return
         for name in self.store.members(split)[:most]:
             sample = self.store.sample(name)
-            _, meshes = self._meshes(sample, geometry)
+            check_known(geometry, sample.branches, f"branch of sample {name!r}:")
+            meshes = {k: v for k, v in sample.branches.items() if isinstance(v, Mesh)}
             for branch, want in self.facts.wanted.items():
-                for key in want.fields:
+                for key in want.fields if branch in meshes else ():
                     where = f"sample {name!r}, branch {branch!r}"
                     target(meshes[branch], want.location, key, where)
                     with _named(where):
@@ -467,14 +474,11 @@ def evaluate_surrogate(
         progress(len(names), len(names), "")
 
     def means(who: str) -> dict[str, dict[str, float]]:
-        fields = next(iter(cases.values()))
-        return {
-            field: {
-                metric: float(np.mean([case[field][who][metric] for case in cases.values()]))
-                for metric in fields[field][who]
-            }
-            for field in fields
-        }
+        out = {}
+        for key in dict.fromkeys(name for case in cases.values() for name in case):
+            rows = [case[key][who] for case in cases.values() if key in case]
+            out[key] = {m: float(np.mean([row[m] for row in rows])) for m in rows[0]}
+        return out
 
     return {
         "split": split if isinstance(split, str) else list(split),

@@ -57,7 +57,8 @@ def train(
         progress: called as `progress(done, total, note)`.
 
     Returns:
-        It with averaged weights; `meshsim.load(out)` gives the same.
+        It with averaged weights; `meshsim.load(out)` gives the same (with several processes: as
+        the first of them; only that one validates, so only it knows the best).
 
     Raises:
         InputError: a recipe, store or run that does not fit.

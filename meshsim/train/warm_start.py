@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meshsim.check import InputError
 from meshsim.data.statistics import Normaliser
@@ -29,12 +29,28 @@ def weights_hash(folder: Path | str | None) -> str | None:
 
 def keep_statistics(facts: Facts | CloudFacts, other: Simulator | Surrogate) -> None:
     """Weights fit the statistics that they were trained with: take those over where they fit."""
+    from meshsim.surrogate import Surrogate
+
     known = other.normaliser.to_dict()
     now = facts.normaliser.to_dict()
     for name, entry in now.items():
+        if isinstance(other, Surrogate) and not _alike(name, facts, other):
+            continue
         if name in known and len(known[name]["mean"]) == len(entry["mean"]):
             now[name] = known[name]
     facts.normaliser = Normaliser.from_dict(now)
+
+
+def _alike(name: str, facts: Any, other: Surrogate) -> bool:
+    """Whether a quantity is in the same unit in both: powers of parameters, lengths of bodies."""
+    branch, _, field = name.partition(":")
+    if field and branch in facts.wanted and branch in other.branches:
+        was, now = (w.scales.get(field, {}) for w in (other.branches[branch], facts.wanted[branch]))
+        return dict(was) == dict(now)
+    from meshsim.clouds import NEAR
+
+    near = name.rsplit("/", 1)[-1] in NEAR
+    return not near or facts.frame.scaled == other.frame.scaled
 
 
 def copy_weights(

@@ -62,7 +62,7 @@ def test_files_list_members(tmp_path):
     """A name, the last part of one, or the number that it ends with; what is absent is left out."""
     lists = {
         "full_train": ["run_1", "in/run_7", 12, "run_99", 500],
-        "full_test": [2],
+        "full_test": ["2"],
         "none": ["x"],
     }
     (tmp_path / "s").mkdir()
