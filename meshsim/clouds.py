@@ -142,7 +142,7 @@ class Wanted:
         for parameter, power in self.scales.get(name, {}).items():
             if parameter not in known:
                 raise InputError(f"parameter {parameter!r} is missing: {name!r} scales with it")
-            value = as_tensor(known[parameter]).double()
+            value = as_tensor(known[parameter], torch.float64)
             if value.numel() != 1 or not 0 < float(value) < math.inf:
                 raise InputError(
                     f"parameter {parameter!r}: expected a positive number, as {name!r} scales"
