@@ -133,7 +133,7 @@ class Wanted:
         Raises:
             InputError: a parameter is missing, or is not a positive number.
 
-        >>> Wanted({"p": 1}, scales={"p": {"density": 1, "speed": 2}}).scale(
+        >>> Wanted({"p": 1}, scales={"p": {"density": 1.0, "speed": 2.0}}).scale(
         ...     "p", {"density": 1.2, "speed": 10.0}
         ... )
         120.0
