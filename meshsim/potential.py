@@ -14,7 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from meshsim.body import oriented
 from meshsim.check import InputError, check_known
 from meshsim.geometry.cells import Cells
-from meshsim.geometry.measure import rings
+from meshsim.geometry.measure import triangles
 from meshsim.mesh import Mesh
 from meshsim.ops.neighbors import knn
 from meshsim.physics.source_panels import Flow, solve
@@ -129,24 +129,18 @@ def thinned(body: Mesh, most: int) -> tuple[Tensor, Sequence[Cells]]:
     The surface's own where those are no more than `most`; else about `most` triangles, by quadric
     decimation.
     """
-    parts = [
-        ring[:, [0, k, k + 1]]
-        for block in body.cells
-        for _, ring in rings(block)
-        for k in range(1, ring.shape[1] - 1)
-    ]
-    points, triangles = body.points, torch.cat(parts)
-    corners = points[triangles].double()  # (T, 3, 3)
+    points, nodes = body.points, triangles(body.cells)[0]
+    corners = points[nodes].double()  # (T, 3, 3)
     a, b, c = (corners - corners.mean((0, 1))).unbind(1)
     outwards = float((a * torch.linalg.cross(b, c)).sum()) >= 0  # six times the volume
     if outwards and body.n_cells <= most:
         return points, body.cells
-    if len(triangles) > most:
+    if len(nodes) > most:
         import pyvista
 
-        faces = torch.nn.functional.pad(triangles, (1, 0), value=3).cpu().numpy()
+        faces = torch.nn.functional.pad(nodes, (1, 0), value=3).cpu().numpy()
         surface = pyvista.PolyData(points.cpu().double().numpy(), faces.ravel()).clean()
         small = surface.decimate(1 - most / surface.n_cells)
         points = torch.from_numpy(small.points).double()
-        triangles = torch.from_numpy(small.faces.reshape(-1, 4)[:, 1:].astype("int64"))
-    return points, [Cells("triangle", triangles if outwards else triangles.flip(1))]
+        nodes = torch.from_numpy(small.faces.reshape(-1, 4)[:, 1:].astype("int64"))
+    return points, [Cells("triangle", nodes if outwards else nodes.flip(1))]

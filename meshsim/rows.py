@@ -1,4 +1,4 @@
-"""Rows of numbers: which of them are equal, which belong to the same group."""
+"""Rows of numbers: which are equal, which belong to the same group, where ragged ones lie."""
 
 from __future__ import annotations
 
@@ -73,3 +73,24 @@ def by_group(index: Int[Tensor, " E"], n: int) -> tuple[Int[Tensor, " E"], Int[T
     """
     ordered, order = index.sort(stable=True)
     return order, starts(ordered, n)
+
+
+def slices(
+    offsets: Int[Tensor, " R"], ids: Int[Tensor, " n"]
+) -> tuple[Int[Tensor, " m"], Int[Tensor, " S"]]:
+    """Where the values of some rows of a ragged array lie.
+
+    Arguments:
+        offsets: (rows + 1,) row r has the values offsets[r] … offsets[r + 1].
+        ids: (n,) the rows, in any order.
+
+    Returns:
+        (m,) places of their values, one row after another, and their own offsets (n + 1,).
+
+    >>> slices(torch.tensor([0, 2, 5]), torch.tensor([1, 0]))
+    (tensor([2, 3, 4, 0, 1]), tensor([0, 3, 5]))
+    """
+    sizes = offsets.diff()[ids]
+    ends = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
+    shift = torch.repeat_interleave(offsets[:-1][ids] - ends[:-1], sizes)
+    return shift + torch.arange(len(shift), device=shift.device), ends

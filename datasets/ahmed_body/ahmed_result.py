@@ -12,7 +12,7 @@ from ahmed_geometry import Design
 from torch import Tensor
 
 import meshsim
-from meshsim.geometry.cells import Cells
+from meshsim.geometry.cells import Cells, take
 from meshsim.geometry.topology import Faces
 from meshsim.io import to_npz
 from meshsim.mesh import Boundary, Mesh
@@ -87,7 +87,7 @@ def around(mesh: Mesh, design: Design) -> Mesh:
     for block in mesh.cells:
         rows = keep[first : first + len(block)].nonzero().squeeze(1)
         first += len(block)
-        cells.append(_rows(block, rows))
+        cells.append(take(block, rows))
     used = torch.zeros(mesh.n_points, dtype=torch.bool)
     for block in cells:
         used[block.nodes] = True
@@ -119,22 +119,6 @@ def _offsets(sizes: Tensor) -> Tensor:
 def _rings(faces: Faces, ids: Tensor) -> list[Tensor]:
     starts, ends = faces.offsets[ids].tolist(), faces.offsets[ids + 1].tolist()
     return [faces.nodes[a:b] for a, b in zip(starts, ends, strict=True)]
-
-
-def _rows(block: Cells, rows: Tensor) -> Cells:
-    if block.offsets is None or block.face_offsets is None:
-        return Cells(block.type, block.nodes[rows])
-    faces, offsets = _gather(torch.arange(len(block.face_offsets) - 1), block.offsets, rows)
-    nodes, face_offsets = _gather(block.nodes, block.face_offsets, faces)
-    return Cells(block.type, nodes, offsets, face_offsets)
-
-
-def _gather(values: Tensor, offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Some rows of a ragged array, one after another, and their offsets."""
-    sizes = offsets.diff()[rows]
-    new = _offsets(sizes)
-    shift = (offsets[:-1][rows] - new[:-1]).repeat_interleave(sizes)
-    return values[torch.arange(int(new[-1])) + shift], new
 
 
 def save(mesh: Mesh, scalars: Mapping[str, object], path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from meshsim.check import InputError
-from meshsim.geometry.measure import rings
+from meshsim.geometry.measure import triangles
 from meshsim.io import read, write
 from meshsim.mesh import Mesh
 from meshsim.physics.designs import coefficients, frontal_area, weighted_relative_l2
@@ -159,23 +159,12 @@ def scaled(surrogate: Surrogate, sample: Sample, asked: Mapping[str, Any]) -> di
     }
 
 
-def triangles(mesh: Mesh) -> tuple[Mesh, Tensor]:
-    """A surface of triangles alone, without fields, and the cell that each is a part of."""
-    parts, cells, first = [], [], 0
-    for block in mesh.cells:
-        for ids, ring in rings(block):
-            for k in range(1, ring.shape[1] - 1):
-                parts.append(ring[:, [0, k, k + 1]])
-                cells.append(first + ids)
-        first += len(block)
-    return Mesh(mesh.points, {"triangle": torch.cat(parts)}), torch.cat(cells)
-
-
 def bare(
     surrogate: Surrogate, sample: Sample, asked: Mapping[str, Any], out: Path
 ) -> dict[str, Any]:
     """Write a body as body.stl, read that back, predict on it and write body.vtp."""
-    surface, cell = triangles(sample.mesh)
+    nodes, cell = triangles(sample.mesh.cells)
+    surface = Mesh(sample.mesh.points, {"triangle": nodes})
     write(surface, out / "body.stl")
     alone = read(out / "body.stl")
     assert isinstance(alone, Mesh)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from meshsim.geometry.cells import Cells
+from meshsim.geometry.cells import Cells, take
 from meshsim.mesh import Mesh
 
 
@@ -37,7 +37,7 @@ def thinned(mesh: Mesh, count: int, seed: str) -> Mesh:
     blocks, first = [], 0
     for block in mesh.cells:
         rows = keep[(keep >= first) & (keep < first + len(block))] - first
-        blocks.append(_some(block, rows))
+        blocks.append(take(block, rows))
         first += len(block)
     used = torch.unique(torch.cat([block.nodes.flatten() for block in blocks]))
     new = torch.full((mesh.n_points,), -1).scatter(0, used, torch.arange(len(used)))
@@ -59,22 +59,3 @@ def thinned(mesh: Mesh, count: int, seed: str) -> Mesh:
         flattened=mesh.flattened,
         notes=(*mesh.notes, note),
     )
-
-
-def _some(block: Cells, rows: Tensor) -> Cells:
-    """Some cells of a block."""
-    if block.offsets is None:
-        return Cells(block.type, block.nodes[rows])
-    inner, offsets = _slices(block.offsets, rows)
-    if block.face_offsets is None:
-        return Cells(block.type, block.nodes[inner], offsets)
-    nodes, faces = _slices(block.face_offsets, inner)
-    return Cells(block.type, block.nodes[nodes], offsets, faces)
-
-
-def _slices(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Places of what some rows of a ragged array hold, and their new offsets."""
-    sizes = offsets.diff()[rows]
-    ends = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
-    shift = torch.repeat_interleave(offsets[:-1][rows] - ends[:-1], sizes)
-    return shift + torch.arange(len(shift)), ends

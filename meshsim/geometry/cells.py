@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from meshsim.check import InputError, check_index, check_known
+from meshsim.rows import slices
 
 # name: (dimension, nodes per cell, corners, VTK type number); meshio's names, VTK's node order.
 # Number 0: VTK has no such type.
@@ -205,3 +207,19 @@ class Cells:
             None if self.offsets is None else f(self.offsets),
             None if self.face_offsets is None else f(self.face_offsets),
         )
+
+
+def take(block: Cells, ids: Int[Tensor, " n"]) -> Cells:
+    """Some cells of a block, in the order asked for; polygons and polyhedra too.
+
+    >>> take(Cells("polygon", torch.tensor([0, 1, 2, 2, 3, 4, 5]), torch.tensor([0, 3, 7])),
+    ...      torch.tensor([1])).nodes
+    tensor([2, 3, 4, 5])
+    """
+    if block.offsets is None:
+        return Cells(block.type, block.nodes[ids])
+    inner, offsets = slices(block.offsets, ids)
+    if block.face_offsets is None:
+        return Cells(block.type, block.nodes[inner], offsets)
+    nodes, faces = slices(block.face_offsets, inner)
+    return Cells(block.type, block.nodes[nodes], offsets, faces)

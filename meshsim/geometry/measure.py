@@ -41,6 +41,23 @@ def rings(block: Cells) -> Iterator[tuple[Tensor, Tensor]]:
         yield ids, block.nodes[start[ids, None] + torch.arange(k, device=ids.device)]
 
 
+def triangles(blocks: Sequence[Cells]) -> tuple[Int[Tensor, "T 3"], Int[Tensor, " T"]]:
+    """Polygons cut into fans about their first corners, and which cell each triangle is of.
+
+    >>> triangles([Cells("quad", torch.tensor([[0, 1, 2, 3]]))])
+    (tensor([[0, 1, 2],
+            [0, 2, 3]]), tensor([0, 0]))
+    """
+    parts, cells, first = [], [], 0
+    for block in blocks:
+        for ids, ring in rings(block):
+            for k in range(1, ring.shape[1] - 1):
+                parts.append(ring[:, [0, k, k + 1]])
+                cells.append(first + ids)
+        first += len(block)
+    return torch.cat(parts), torch.cat(cells)
+
+
 def polygon_areas(x: Float[Tensor, "n k 3"]) -> tuple[Tensor, Tensor]:
     """Area vectors and centroids of polygons, flat or warped, by OpenFOAM's convention.
 

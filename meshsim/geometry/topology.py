@@ -19,7 +19,7 @@ from meshsim.geometry.measure import (
     rings,
     signed_measures,
 )
-from meshsim.rows import equal_rows
+from meshsim.rows import equal_rows, slices
 
 if TYPE_CHECKING:
     from meshsim.ops.tables import FaceTable
@@ -362,7 +362,7 @@ def _corner_rows(block: Cells) -> list[tuple[Tensor, Tensor]]:
 def face_points(faces: Faces, ids: Int[Tensor, "n"]) -> Int[Tensor, "m"]:
     """The points of some faces, midside nodes included, each once and sorted."""
     found = [
-        _rows(offsets, values, ids)
+        values[slices(offsets, ids)[0]]
         for offsets, values in (
             (faces.offsets, faces.nodes),
             (faces.mid_offsets, faces.mid_nodes),
@@ -371,8 +371,8 @@ def face_points(faces: Faces, ids: Int[Tensor, "n"]) -> Int[Tensor, "m"]:
     return torch.unique(torch.cat(found))
 
 
-def _rows(offsets: Tensor, values: Tensor, ids: Tensor) -> Tensor:
-    """The values of some rows of a CSR, one after another."""
-    sizes = offsets.diff()[ids]
-    shift = torch.repeat_interleave(offsets[:-1][ids] - (sizes.cumsum(0) - sizes), sizes)
-    return values[shift + torch.arange(len(shift), device=shift.device)]
+def face_cells(faces: Faces, ids: Int[Tensor, " n"], dim: int) -> Cells:
+    """Some faces of a mesh in D = `dim` as one block of cells: lines or polygons, by corners."""
+    places, ends = slices(faces.offsets, ids)
+    ring = faces.nodes[places]
+    return Cells("line", ring.reshape(-1, 2)) if dim == 2 else Cells("polygon", ring, ends)

@@ -10,9 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from meshsim.check import InputError, check_known
-from meshsim.models.field import Branch, FieldBatch, FieldModel, Fields, Points
-from meshsim.models.mario import DistanceSamples, Shape
-from meshsim.models.point_mlp import (
+from meshsim.models.field import (
+    Branch,
+    FieldBatch,
+    FieldModel,
+    Fields,
+    Points,
     check_columns,
     check_parameters,
     check_sizes,
@@ -20,6 +23,7 @@ from meshsim.models.point_mlp import (
     plain_branches,
     split_fields,
 )
+from meshsim.models.mario import DistanceSamples, Shape
 from meshsim.nn.fourier import unrounded
 from meshsim.nn.mlp import MLP
 from meshsim.nn.siren import LatentScale, ShiftedNetwork, fitted

@@ -17,6 +17,7 @@ from torch import Tensor
 from meshsim.check import InputError, check_finite, check_known, check_length, check_shape
 from meshsim.geometry.cells import Cells
 from meshsim.geometry.measure import lift, rings
+from meshsim.geometry.topology import face_cells
 from meshsim.mesh import Mesh
 
 
@@ -185,7 +186,7 @@ def body_forces(
     else:
         check_known(boundary, mesh.boundaries, "boundary")
         part = mesh.boundaries[boundary]
-        cells, outward = [_face_cells(mesh, part.faces)], False
+        cells, outward = [face_cells(mesh.faces, part.faces, mesh.dim)], False
         beside = mesh.faces.owner[part.faces]
         near = {name: mesh.cell_fields[name][beside] for name in names if name in mesh.cell_fields}
         places = [("cell", part.fields), ("cell", near), ("point", mesh.point_fields)]
@@ -207,13 +208,3 @@ def body_forces(
     for name in names:
         check_known(name, [k for _, fields in places for k in fields], "field")
     raise InputError(f"{pressure!r} and {friction!r} are in different places (points, cells)")
-
-
-def _face_cells(mesh: Mesh, which: Tensor) -> Cells:
-    """Some of the faces of a mesh as one block of cells, in their order."""
-    offsets, nodes = mesh.faces.offsets, mesh.faces.nodes
-    sizes = offsets.diff()[which]
-    ends = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
-    start = torch.repeat_interleave(offsets[:-1][which] - ends[:-1], sizes)
-    ring = nodes[start + torch.arange(len(start), device=start.device)]
-    return Cells("line", ring.reshape(-1, 2)) if mesh.dim == 2 else Cells("polygon", ring, ends)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from meshsim.check import InputError, check_known, check_shape
-from meshsim.geometry.cells import Cells
+from meshsim.geometry.topology import face_cells
 from meshsim.mesh import ArrayLike, Mesh, as_tensor
 from meshsim.render import colour
 from meshsim.render.board import Board
@@ -167,15 +166,7 @@ def _part(mesh: Mesh, name: str) -> Mesh:
     of its points."""
     check_known(name, mesh.boundaries, "boundary")
     part, faces = mesh.boundaries[name], mesh.faces
-    sizes = faces.offsets.diff()[part.faces]
-    ends = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
-    start = torch.repeat_interleave(faces.offsets[:-1][part.faces] - ends[:-1], sizes)
-    ring = faces.nodes[start + torch.arange(len(start), device=start.device)]
-    block = (
-        Cells("line", ring.reshape(-1, 2))
-        if mesh.dim == 2
-        else Cells("polygon", ring, offsets=ends)
-    )
+    block = face_cells(faces, part.faces, mesh.dim)
     owner = faces.owner[part.faces]
     fields = {key: values[owner] for key, values in mesh.cell_fields.items()} | dict(part.fields)
     points = {k: v for k, v in mesh.point_fields.items() if k not in part.fields}

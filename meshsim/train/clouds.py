@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,6 @@ from meshsim.data.statistics import Moments, Normaliser
 from meshsim.data.store import Store
 from meshsim.domain import Domain, Places
 from meshsim.mesh import Mesh
-from meshsim.metrics import relative_l2, rmse
 from meshsim.models.ensemble import Ensemble
 from meshsim.models.field import FieldBatch, Points
 from meshsim.prepared import Prepared
@@ -28,6 +26,7 @@ from meshsim.sample import Sample
 from meshsim.surrogate import Surrogate
 from meshsim.surrogate_files import field_models
 from meshsim.train.config import Config
+from meshsim.train.evaluate import evaluate_surrogate
 from meshsim.train.noise import ABSENT, CLOUD, MIRROR, draw, order
 from meshsim.train.plan import Stage
 from meshsim.train.warm_start import copy_weights, keep_statistics
@@ -422,68 +421,3 @@ def _named(where: str) -> Iterator[None]:
 
 def _add(moments: dict[str, Moments], key: str, values: Tensor) -> None:
     moments.setdefault(key, Moments(values.shape[1])).update(values)
-
-
-def evaluate_surrogate(
-    surrogate: Surrogate,
-    store: Store,
-    *,
-    split: str | Sequence[str] = "test",
-    draws: int = 1,
-    progress: Callable[..., None] | None = None,
-) -> dict[str, Any]:
-    """Errors of every field, beside the training mean.
-
-    Arguments:
-        surrogate: what to judge.
-        store: where the samples are.
-        split: its name, or names of samples.
-        draws: of anchors, for each sample.
-        progress: called with (done, samples, name).
-
-    Returns:
-        As `evaluate`; fields are "branch.field" where there are several branches.
-    """
-    names = store.members(split)
-    if not names:
-        raise InputError(f"{store.path}: split {split!r} is empty")
-    single = len(surrogate.branches) == 1
-    cases: dict[str, dict[str, Any]] = {}
-    training = surrogate.training
-    surrogate.eval()
-    for i, name in enumerate(names):
-        if progress is not None:
-            progress(i, len(names), name)
-        sample = store.sample(name)
-        prepared = surrogate.prepare(sample, fill=True)
-        sums = surrogate.moments(prepared, draws)
-        _, meshes = surrogate.meshes(sample)
-        cases[name] = {}
-        for branch, fields in sums.items():
-            for key, (guess, _) in fields.items():
-                place = surrogate.branches[branch].location
-                truth = target(meshes[branch], place, key, f"sample {name!r}").double()
-                mean = surrogate.normaliser.mean(f"{branch}:{key}").cpu().expand(truth.shape)
-                mean = mean * prepared.scales.get(f"{branch}:{key}", 1.0)
-                cases[name][key if single else f"{branch}.{key}"] = {
-                    who: {"rmse": rmse(truth, y), "relative_l2": relative_l2(truth, y)}
-                    for who, y in (("model", guess), ("training_mean", mean))
-                }
-    surrogate.train(training)
-    if progress is not None:
-        progress(len(names), len(names), "")
-
-    def means(who: str) -> dict[str, dict[str, float]]:
-        out = {}
-        for key in dict.fromkeys(name for case in cases.values() for name in case):
-            rows = [case[key][who] for case in cases.values() if key in case]
-            out[key] = {m: float(np.mean([row[m] for row in rows])) for m in rows[0]}
-        return out
-
-    return {
-        "split": split if isinstance(split, str) else list(split),
-        "samples": len(names),
-        "metrics": means("model"),
-        "baselines": {"training_mean": means("training_mean")},
-        "cases": cases,
-    }

@@ -72,17 +72,21 @@ threads = 1
 """
 
 
+def installed(folder: Path, name: str, files: dict[str, str], patch: pytest.MonkeyPatch) -> Path:
+    """A folder of recipes with one of this name in it, which `meshsim` then looks in."""
+    (folder / name).mkdir(parents=True)
+    for file, text in files.items():
+        (folder / name / file).write_text(text)
+    patch.setattr(arguments, "recipes", lambda: folder)
+    patch.setattr(sys, "path", list(sys.path))
+    patch.delitem(sys.modules, "prepare", raising=False)
+    return folder
+
+
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of recipes with one named "tiny" in it."""
-    folder = tmp_path / "recipes"
-    (folder / "tiny").mkdir(parents=True)
-    for name, text in (("prepare.py", PREPARE), ("demo.toml", DEMO), ("train.toml", TRAIN)):
-        (folder / "tiny" / name).write_text(text)
-    monkeypatch.setattr(arguments, "recipes", lambda: folder)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "prepare", raising=False)
-    return folder
+    files = {"prepare.py": PREPARE, "demo.toml": DEMO, "train.toml": TRAIN}
+    return installed(tmp_path / "recipes", "tiny", files, monkeypatch)
 
 
 def test_from_solver_to_report_and_again(

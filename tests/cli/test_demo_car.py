@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import meshsim
-from meshsim.cli import arguments, main
-from meshsim.cli.demo_bodies import triangles
-from meshsim.geometry.measure import cell_normals
+from meshsim.cli import main
 
+from .test_demo import installed
 from .test_errors import fails
 
 # Boxes in a fluid at rest whose weight is ½ ρ U²: p = −½ ρ U² z, so that cl = V / A and cd = 0.
@@ -100,15 +97,8 @@ threads = 1
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of recipes with one named "boxes" in it."""
-    folder = tmp_path / "recipes"
-    (folder / "boxes").mkdir(parents=True)
-    for name, text in (("prepare.py", PREPARE), ("demo.toml", DEMO), ("train.toml", TRAIN)):
-        (folder / "boxes" / name).write_text(text)
-    monkeypatch.setattr(arguments, "recipes", lambda: folder)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "prepare", raising=False)
-    return folder
+    files = {"prepare.py": PREPARE, "demo.toml": DEMO, "train.toml": TRAIN}
+    return installed(tmp_path / "recipes", "boxes", files, monkeypatch)
 
 
 def test_from_solver_to_report_and_again(
@@ -170,15 +160,3 @@ def test_what_is_wrong_is_said(tiny: Path, tmp_path: Path, capsys: pytest.Captur
     fails(capsys, ["demo", "boxes", "-o", str(out)], "no demo")
     fails(capsys, ["demo", "car", "-o", str(out)], "car_bodies")  # the short name of a recipe
     assert not out.exists()
-
-
-def test_triangles_keep_the_surface() -> None:
-    """Area vectors of a quad's triangles sum to the quad's own, warped or not."""
-    torch.manual_seed(0)
-    points = torch.rand(9, 3, dtype=torch.float64)
-    mesh = meshsim.Mesh(points, {"quad": [[0, 1, 2, 3], [4, 5, 6, 7]], "triangle": [[0, 4, 8]]})
-    made, cell = triangles(mesh)
-    assert cell.sort().values.tolist() == [0, 0, 1, 1, 2]
-    summed = torch.zeros(3, 3, dtype=torch.float64)
-    summed.index_add_(0, cell, cell_normals(made.points, made.cells))
-    assert torch.allclose(summed, cell_normals(points, mesh.cells), atol=1e-14)

@@ -6,6 +6,7 @@ import torch
 from meshsim.check import InputError
 from meshsim.geometry import measure, topology
 from meshsim.geometry.cells import Cells
+from meshsim.mesh import Mesh
 from tests.helpers import CUBE, DTYPES, MESHES, SOLID, polygons
 
 CORNERS = torch.tensor(CUBE).double()
@@ -184,3 +185,15 @@ def test_incidence_lists_a_polyhedrons_points_once():
     cell, point = measure.incidence(mesh.cells)
     assert torch.bincount(cell).tolist() == [13, 8, 8, 8, 8, 12]
     assert len({*zip(cell.tolist(), point.tolist(), strict=True)}) == len(cell)
+
+
+def test_triangles_keep_the_surface() -> None:
+    """Area vectors of a quad's triangles sum to the quad's own, warped or not."""
+    torch.manual_seed(0)
+    points = torch.rand(9, 3, dtype=torch.float64)
+    mesh = Mesh(points, {"quad": [[0, 1, 2, 3], [4, 5, 6, 7]], "triangle": [[0, 4, 8]]})
+    nodes, cell = measure.triangles(mesh.cells)
+    assert cell.sort().values.tolist() == [0, 0, 1, 1, 2]
+    summed = torch.zeros(3, 3, dtype=torch.float64)
+    summed.index_add_(0, cell, measure.cell_normals(points, [Cells("triangle", nodes)]))
+    assert torch.allclose(summed, measure.cell_normals(points, mesh.cells), atol=1e-14)
