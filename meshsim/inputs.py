@@ -182,6 +182,7 @@ def node_values(
     check_finite(values, field.name)
     if not values.is_floating_point():
         values = values.double()
+    values = values.to(graph.pos.device)
     return from_points(graph, values) if location == "point" else values
 
 

@@ -236,6 +236,19 @@ class Simulator(nn.Module):
             out.edge_latent = encode(graph)
         return out
 
+    def each(self) -> list[Simulator]:
+        """The simulators of an ensemble's members, which share all but the model; else itself."""
+        from meshsim.models.ensemble import GraphEnsemble
+
+        if not isinstance(self.model, GraphEnsemble):
+            return [self]
+        alone = []
+        for member in self.model.members:
+            one = copy.copy(self)
+            one._modules = {**self._modules, "model": member}
+            alone.append(one)
+        return alone
+
     def _autocast(self) -> torch.autocast:
         # on a CPU only where the compiled blocks have matrix units for it: elsewhere it is slower
         faster = self.device.type != "cpu" or native.isa() == "amx"
@@ -339,30 +352,51 @@ class Simulator(nn.Module):
 
     @torch.no_grad()
     def predict(
-        self, data: Mesh | Series | Sample, parameters: Mapping[str, ArrayLike] | None = None
+        self,
+        data: Mesh | Series | Sample,
+        parameters: Mapping[str, ArrayLike] | None = None,
+        *,
+        spread: bool = False,
     ) -> Mesh:
         """The mesh with the predicted targets (without targets: with the states one step later).
 
         Arguments:
             data: a mesh; a series or sample stands for its first frame.
             parameters: {name: value}, over those of the sample.
+            spread: add "<field>_spread", the deviation over the members of an ensemble.
 
         Returns:
             The same mesh, points and cells in their order, with the new fields.
+
+        Raises:
+            InputError: something is missing or does not fit.
+            WorkError: a prediction is not finite.
         """
+        members = self.each() if spread else [self]
+        if spread and len(members) < 2:
+            raise InputError("`spread`: needs an ensemble (model.members), this is one network")
         content, known = opened(data, parameters, self.schema, self.branch)
         self._warn(known)
         mesh = content.frame(0) if isinstance(content, Series) else content
         graph = self._ready(mesh, known)
         state = self.state(graph, mesh)
-        if self.schema.targets:
-            answer = self.evaluate(graph, state)[1]
-        else:
-            answer = self.step(graph, state)
-        for name, values in answer.items():
+        answers = [
+            m.evaluate(graph, state)[1] if m.schema.targets else m.step(graph, state)
+            for m in members
+        ]
+        found: State = {}
+        spreads: dict[str, Tensor] = {}
+        for name in answers[0]:
+            values = torch.stack([answer[name] for answer in answers])
             if not torch.isfinite(values).all():
                 raise WorkError(f"the prediction of {name!r} is not finite")
-        return mesh.with_fields(**{self.location: mesh_fields(self.schema, graph, answer)})
+            found[name] = values.mean(0)
+            spreads[name] = values.std(0, correction=0)
+        fields = mesh_fields(self.schema, graph, found)
+        if spread:
+            known_spreads = mesh_fields(self.schema, graph, spreads)
+            fields |= {f"{name}_spread": y for name, y in known_spreads.items()}
+        return mesh.with_fields(**{self.location: fields})
 
     @torch.no_grad()
     def rollout(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from meshsim.check import InputError, check_finite, nearest, one_line
 from meshsim.data.schema import Schema
 from meshsim.data.statistics import Normaliser
+from meshsim.models.ensemble import GraphEnsemble
 
 if TYPE_CHECKING:
     from meshsim.simulator import Simulator
@@ -75,10 +76,12 @@ def save(simulator: Simulator, folder: Path) -> None:
         {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     )
     arguments = getattr(model, "arguments", {})
+    members = list(model.members) if isinstance(model, GraphEnsemble) else [model]
     document = {
         "format": FORMAT,
         "architecture": {
-            "name": _name(model),
+            "name": _name(members[0]),
+            "members": len(members),
             "arguments": arguments() if callable(arguments) else dict(arguments),
             "dtype": str(simulator.dtype).removeprefix("torch."),
         },
@@ -188,8 +191,18 @@ def _model(
         raise InputError(f"unknown architecture {name!r}: {nearest(name, models)}")
     if dtype not in DTYPES:
         raise InputError(f"architecture.dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    count = checked_members(architecture)
     with torch.device(device):
-        return models[name](**architecture["arguments"]).to(DTYPES[dtype])
+        made = [models[name](**architecture["arguments"]) for _ in range(count)]
+        return (made[0] if count == 1 else GraphEnsemble(made)).to(DTYPES[dtype])
+
+
+def checked_members(architecture: Mapping[str, Any]) -> int:
+    """How many networks a description tells of; one, where an older run does not say."""
+    count = architecture.get("members", 1)
+    if not isinstance(count, int) or not 1 <= count <= 1000:
+        raise InputError(f"architecture.members: expected 1 or more, got {count!r}")
+    return count
 
 
 def _parts(cls: type[Simulator], document: Mapping[str, Any], model: nn.Module) -> Simulator:

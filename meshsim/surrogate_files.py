@@ -22,6 +22,7 @@ from meshsim.simulator_files import (
     DTYPES,
     FORMAT,
     WEIGHTS,
+    checked_members,
     described_by,
     read_description,
     read_tensors,
@@ -98,9 +99,7 @@ def _model(document: dict[str, Any], device: str) -> nn.Module:
     name, dtype, models = architecture["name"], architecture["dtype"], field_models()
     if name not in models or dtype not in DTYPES:
         raise InputError(f"unknown architecture {name!r} or dtype {dtype!r}")
-    count = architecture["members"]
-    if not isinstance(count, int) or not 1 <= count <= 1000:
-        raise InputError(f"architecture.members: expected 1 or more, got {count!r}")
+    count = checked_members(architecture)
     with torch.device(device):
         made = [models[name](**architecture["arguments"]) for _ in range(count)]
         return (made[0] if count == 1 else Ensemble(made)).to(DTYPES[dtype])

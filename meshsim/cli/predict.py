@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from meshsim.sample import Sample
     from meshsim.surrogate import Surrogate
 
+SPREAD_DRAWS = 4  # of anchors, whose disagreement counts among a neural field's
+
 
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained simulator.")],
@@ -34,6 +36,10 @@ def predict(
         ),
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
+    spread: Annotated[
+        bool,
+        typer.Option("--spread", help="Add how far an ensemble's members, or draws, disagree."),
+    ] = False,
     fill: Annotated[
         bool, typer.Option(help="Let a volume without a mesh take part, as in training.")
     ] = True,
@@ -65,7 +71,8 @@ def predict(
             targets = {"": out}
             ready(_mesh(data), out)
         _say_notes(trained, given, mesh)
-        found = trained.predict(given, numbers(texts), fill=fill)
+        draws = SPREAD_DRAWS if spread else 1
+        found = trained.predict(given, numbers(texts), draws=draws, spread=spread, fill=fill)
         assert isinstance(found, Sample)
         made = {name: found.branches[name] if name else found.mesh for name in targets}
         fields = {
@@ -76,9 +83,12 @@ def predict(
     else:
         data = load(mesh, trust)
         ready(_mesh(data), out)
-        made, targets = {"": trained.predict(data, numbers(options or []))}, {"": out}
+        made = {"": trained.predict(data, numbers(options or []), spread=spread)}
+        targets = {"": out}
         schema = trained.schema.targets or trained.schema.states
         fields = {"": [f.name for f in schema]}
+    if spread:
+        fields = {k: [*names, *(f"{n}_spread" for n in names)] for k, names in fields.items()}
     for name, target in targets.items():
         for sentence in write(made[name], target):
             print(f"note: {sentence}", file=sys.stderr)

@@ -3,7 +3,7 @@
 from meshsim.models.anchored import AnchoredTransformer
 from meshsim.models.coral import CORAL
 from meshsim.models.enf2enf import ENF2ENF
-from meshsim.models.ensemble import Ensemble
+from meshsim.models.ensemble import Ensemble, GraphEnsemble
 from meshsim.models.graph_transformer import GraphTransformer
 from meshsim.models.mario import MARIO
 from meshsim.models.meshgraphnet import MeshGraphNet
@@ -16,6 +16,7 @@ __all__ = [
     "MARIO",
     "AnchoredTransformer",
     "Ensemble",
+    "GraphEnsemble",
     "GraphTransformer",
     "MeshGraphNet",
     "MovingMeshNet",

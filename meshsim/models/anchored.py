@@ -24,7 +24,7 @@ from meshsim.physics.curl import curl, no_slip
 from meshsim.physics.walls import squared_distance
 
 # Queries a pass: always as many, so that the rounding of one does not depend on the others.
-TILE = 4096
+TILE, TILE_ON_GPU = 4096, 1 << 18
 Stream: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -332,11 +332,12 @@ class AnchoredTransformer(FieldModel):
         streams = self._streams(latent, branch)
         widths = sum(self.branches[branch].components.values())
         out = points.pos.new_empty(*points.pos.shape[:2], widths)
+        rows_at_once = TILE_ON_GPU if out.is_cuda else TILE
         for b, stream in enumerate(streams):
-            for first in range(0, points.pos.shape[1], TILE):
-                pos, x = (t[b, first : first + TILE] for t in points)
+            for first in range(0, points.pos.shape[1], rows_at_once):
+                pos, x = (t[b, first : first + rows_at_once] for t in points)
                 n = len(pos)
-                tile = Points(*(pad(t, (0, 0, 0, TILE - n))[None] for t in (pos, x)))
+                tile = Points(*(pad(t, (0, 0, 0, rows_at_once - n))[None] for t in (pos, x)))
                 cos, sin = self._turns(tile.pos)
                 body = Points(*(t[b : b + 1] for t in latent.geometry))
                 rows = self._embedded(branch, tile, body)[0]

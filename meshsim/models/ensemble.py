@@ -1,9 +1,9 @@
-"""Several field models of one kind, trained side by side: their mean, and how far they disagree."""
+"""Several models of one kind, trained side by side: their mean, and how far they disagree."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from meshsim.check import InputError
 from meshsim.models.field import FieldBatch, FieldModel, Fields, Points
+
+if TYPE_CHECKING:
+    from meshsim.graph import MeshGraph
 
 
 class Ensemble(FieldModel):
@@ -58,3 +61,52 @@ class Ensemble(FieldModel):
 
     def _each(self) -> list[FieldModel]:
         return list(self.members)  # type: ignore[arg-type]
+
+
+class GraphEnsemble(nn.Module):
+    """A deep ensemble of models on graphs; of one reference with `Ensemble`.
+
+    Called as a member is, it gives the mean of their outputs. The loss of a training step is the
+    sum of what each member's own outputs give.
+
+    Arguments:
+        members: one model or more, of one architecture.
+
+    Raises:
+        InputError: no members.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]):
+        super().__init__()
+        if not members:
+            raise InputError("`members`: expected one model or more, got none")
+        self.members = nn.ModuleList(members)
+        self.arguments = getattr(members[0], "arguments", {})
+
+    def encode_edges(self, graph: MeshGraph) -> list[Tensor] | None:
+        """What each member encodes of the edges; None of members that encode none beforehand."""
+        encoders = [getattr(m, "encode_edges", None) for m in self.members]
+        return [encode(graph) for encode in encoders if callable(encode)] or None
+
+    def derived(self, graph: MeshGraph) -> dict[str, Tensor]:
+        """What an exported program takes of a graph: the members', who take the same."""
+        derived = getattr(self.members[0], "derived", None)
+        return derived(graph) if callable(derived) else {}
+
+    def forward(
+        self, graph: MeshGraph, edges: Sequence[Tensor] | None = None
+    ) -> dict[str, dict[str, Tensor]]:
+        """{branch: {field: (N, c)}}, means over the members.
+
+        Arguments:
+            graph: as a member takes it.
+            edges: of `encode_edges`.
+        """
+        if edges is None:
+            each = [member(graph) for member in self.members]
+        else:
+            each = [m(graph, e) for m, e in zip(self.members, edges, strict=True)]
+        return {
+            branch: {name: torch.stack([y[branch][name] for y in each]).mean(0) for name in fields}
+            for branch, fields in each[0].items()
+        }

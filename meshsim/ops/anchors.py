@@ -27,8 +27,9 @@ torch.library.define(
     f"(Tensor grad, {_INPUTS}, int[] which) -> Tensor[]",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
-_TILE = 256  # rows at a time: products of one size, so that no row's bits depend on other rows
-_CHUNK = 4 * _TILE  # rows whose insides the gradient holds at a time
+# Rows at a time: products of one size, so that no row's bits depend on other rows.
+_TILE, _TILE_ON_GPU = 256, 1 << 18
+_CHUNK = 1024  # rows whose insides the gradient holds at a time
 _ROWS = (0, 7, 8)  # arguments that have a row for each query: x, cos, sin
 
 
@@ -49,13 +50,14 @@ def composed(
     _check(x, k, v, ptr, weight, bias, norm, cos, sin, heads)
     parts = [slice(a, b) for a, b in zip(ptr[:-1].tolist(), ptr[1:].tolist(), strict=True)]
     out = [x[:0]]
-    for first in range(0, max(len(x), 1), _TILE):
-        rows = slice(first, first + _TILE)
-        missing = max(0, first + _TILE - len(x))
+    tile = _TILE_ON_GPU if x.is_cuda and not torch.is_grad_enabled() else _TILE
+    for first in range(0, max(len(x), 1), tile):
+        rows = slice(first, first + tile)
+        missing = max(0, first + tile - len(x))
         y, c, s = (F.pad(t[rows], (0, 0, 0, missing)) for t in (x, cos, sin))
         for i, part in enumerate(parts):
             y = _block(y, k[part], v[part], weight[i], bias[i], norm[i], c, s, heads, eps)
-        out.append(y[: _TILE - missing])
+        out.append(y[: tile - missing])
     return torch.cat(out)
 
 
@@ -74,8 +76,13 @@ def _block(
     q = F.linear(rms_norm(x, norm[0], eps), weight[0], bias[0])
     q = rotate(q, cos, sin, heads)
     q, k, v = (t.unflatten(1, (heads, -1)).transpose(0, 1) for t in (q, k, v))
-    share = (q @ k.mT / q.shape[2] ** 0.5).softmax(2)  # (heads, rows, anchors)
-    x = x + F.linear((share @ v).transpose(0, 1).flatten(1), weight[1], bias[1])
+    if q.is_cuda and not torch.is_grad_enabled():  # without a table of rows × anchors
+        found = torch.zeros_like(q)
+        if k.shape[1]:  # with a batch: else no fused kernel takes it
+            found = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
+    else:
+        found = (q @ k.mT / q.shape[2] ** 0.5).softmax(2) @ v  # (heads, rows, depth)
+    x = x + F.linear(found.transpose(0, 1).flatten(1), weight[1], bias[1])
     m = rms_norm(x, norm[1], eps)
     out = bias[-1]
     for c in range(len(weight) // 3):

@@ -51,7 +51,7 @@ class ModelConfig:
 
     Arguments:
         name: of the architecture.
-        members: how many neural fields are trained side by side, each from weights of its own.
+        members: how many networks are trained side by side, each from weights of its own.
         arguments: the constructor's.
     """
 

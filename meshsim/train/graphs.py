@@ -34,8 +34,6 @@ class GraphTask:
         self.world = world or World()
         if self.world.size > 1:
             raise InputError("only neural fields are trained by several processes")
-        if config.model.members > 1:
-            raise InputError("model.members: only neural fields are trained side by side")
         self.config, self.store = config, store
         self.schema = schema_of(config, store)
         self.batches: Batches | None = None

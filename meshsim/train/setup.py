@@ -18,6 +18,7 @@ from meshsim.data.store import Store
 from meshsim.data.windows import Windows
 from meshsim.inputs import BoundaryRule, raw_graph
 from meshsim.mesh import Mesh
+from meshsim.models.ensemble import GraphEnsemble
 from meshsim.series import Series
 from meshsim.simulator import Simulator
 from meshsim.simulator_files import known_models
@@ -285,6 +286,10 @@ def model_of(config: Config, schema: Schema, facts: Facts) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         try:
-            return cls(columns, width, outputs, **config.model.arguments)
+            made = [
+                cls(columns, width, outputs, **config.model.arguments)
+                for _ in range(config.model.members)
+            ]
         except TypeError as error:
             raise InputError(f"model {config.model.name}: {error}") from error
+    return made[0] if len(made) == 1 else GraphEnsemble(made)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def batch_loss(
     simulator: Simulator, batch: Batch, train: TrainConfig, stage: Stage, step: int, share: float
 ) -> Tensor:
-    """Mean over passes, frames and fields of the normalised error of a batch.
+    """Mean over passes, frames and fields of the normalised error of a batch, summed over members.
 
     States are compared frame by frame with the truth, in units of the lag's own rate deviation:
     for Euler steps that is the error of the rate against `noise.corrected_rate`.
@@ -39,9 +39,28 @@ def batch_loss(
         share: of the run's work that is done.
     """
     graph, states, targets = _augmented(simulator, batch, train, step)
-    fields, kind, m = simulator.schema.states, train.loss, simulator.bundle
+    fields = simulator.schema.states
     state = {name: x[0] for name, x in states.items()}
     state = add_noise(state, fields, graph.free, at(train.noise, share), train.seed, step)
+    losses = [
+        _unrolled(member, batch, train.loss, stage, graph, state, states, targets)
+        for member in simulator.each()
+    ]
+    return torch.stack(losses).sum()
+
+
+def _unrolled(
+    simulator: Simulator,
+    batch: Batch,
+    kind: str,
+    stage: Stage,
+    graph: MeshGraph,
+    state: State,
+    states: State,
+    targets: State,
+) -> Tensor:
+    """The loss of one network, from `state` on."""
+    fields, m = simulator.schema.states, simulator.bundle
     terms: list[Tensor] = []
     if fields and stage.pushforward:
         with torch.no_grad():

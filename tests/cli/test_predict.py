@@ -75,6 +75,24 @@ def test_the_same_mesh_comes_back_with_the_prediction(
     torch.testing.assert_close(found, expected.point_fields["pressure"], atol=1e-6, rtol=0)
 
 
+def test_an_ensemble_says_how_far_it_disagrees(
+    steady: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    mesh, out = tmp_path / "new.vtu", tmp_path / "out.vtu"
+    meshsim.write(square(5), mesh)
+    recipe = steady.parent / "train.toml"
+    run = tmp_path / "run"
+    assert main(["train", str(recipe), "-o", str(run), "model.members=2"]) == 0
+    capsys.readouterr()
+    asked = ["predict", str(run), str(mesh), "-o", str(out), "speed=0.7", "--spread"]
+    assert main(asked) == 0
+    assert capsys.readouterr().err.strip() == f"{out}: pressure, pressure_spread"
+    spread = meshsim.read(out).point_fields["pressure_spread"]
+    assert spread.shape == (len(square(5).points),) and float(spread.min()) > 0
+    asked[1] = str(steady)
+    fails(capsys, asked, "needs an ensemble")
+
+
 def test_values_outside_the_training_are_said(
     steady: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
