@@ -26,6 +26,7 @@ import torch
 
 import meshsim
 from meshsim.cli import main as shell
+from meshsim.inputs import FLOW
 from meshsim.train import loop
 
 WIDTH = 64
@@ -72,7 +73,8 @@ def judged(name: str, store: meshsim.Store, test: list[str], run: Path, minutes:
         raw["model"] = {"name": name, "width": WIDTH}
     raw["model"].pop("members", None)
     if name in GRAPHS:
-        raw["simulator"]["features"] = tomllib.loads(fields.read_text())["surrogate"]["features"]
+        raw["simulator"]["features"] += FLOW
+        raw["simulator"]["potential"] = tomllib.loads(fields.read_text())["surrogate"]["potential"]
     train = [n for n in store.names if n not in test]
     raw["data"] = {"store": str(store.path), "train": train, "valid": test}
     raw["train"]["optimiser"] = OPTIMISER.get(name, raw["train"]["optimiser"])
