@@ -11,17 +11,21 @@ from meshsim.graph.mesh_graph import (
     unbatch,
 )
 from meshsim.graph.nodes import guess_node_type, node_graph
+from meshsim.graph.partition import Part, assemble, partition
 from meshsim.graph.periodic import Periodic
 
 __all__ = [
     "MeshGraph",
     "NodeType",
+    "Part",
     "Periodic",
+    "assemble",
     "batch",
     "cell_graph",
     "from_points",
     "guess_node_type",
     "node_graph",
+    "partition",
     "rowptr",
     "to_points",
     "unbatch",

@@ -180,7 +180,7 @@ class GraphTransformer(nn.Module):
         Arguments:
             graph: with `x` (N, nodes_in) and `edge_index` (2, E) sorted by receiver; `pos` (N, D)
                 for rotary positions, `edge_attr` (E, edges_in) for `edge_bias`. A single graph
-                may bring what `derived` returns.
+                may bring what `derived` returns, a part of one the whole's `mean_edge`.
 
         Returns:
             {"mesh": {field: (N, components)}}.
@@ -239,8 +239,11 @@ class GraphTransformer(nn.Module):
         size = ptr.diff()
         mean = segment_mean(pos, ptr)  # (B, D)
         places = pos - mean.repeat_interleave(size, 0, output_size=pos.shape[0])
+        whole = getattr(graph, "mean_edge", None)  # of the graph that this is a part of
         if self.length:
             places = places / self.length
+        elif whole is not None:
+            places = places / whole.to(pos).repeat_interleave(size, output_size=len(pos))[:, None]
         else:
             sender, receiver = graph.edge_index
             far = (pos[sender] - pos[receiver]).norm(dim=1)  # (E,)
