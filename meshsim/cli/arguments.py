@@ -94,6 +94,44 @@ def load(path: Path, trust: bool = False) -> Mesh | Series | Sample:
     return read(path, trust=trust)
 
 
+def at_time(data: Mesh | Series | Sample, time: str | None, path: Path) -> Mesh | Series | Sample:
+    """What was read at one of its times: "first", "last" or a number; all of it for None.
+
+    Raises:
+        InputError: no such time; the nearest ones are named.
+    """
+    from meshsim.sample import Sample
+    from meshsim.series import Series
+
+    if time is None:
+        return data
+    if isinstance(data, Sample):
+        branches = {name: at_time(b, time, path) for name, b in data.branches.items()}
+        return Sample(branches, data.parameters, data.name)  # type: ignore[arg-type]
+    if not isinstance(data, Series):
+        return data
+    if time in ("first", "last"):
+        part = data.segments[0 if time == "first" else -1]
+        return part.frame(0 if time == "first" else -1)
+    try:
+        wanted = float(time)
+    except ValueError:
+        raise InputError(f"--time: expected first, last or a number, got {time!r}") from None
+    times = [float(t) for part in data.segments for t in part.times]
+    nearest = min(times, key=lambda t: abs(t - wanted))
+    if not abs(nearest - wanted) <= 1e-6 * max(abs(wanted), times[-1] - times[0]):
+        around = sorted(sorted(times, key=lambda t: abs(t - wanted))[:2])
+        raise InputError(
+            f"{path}: no time {wanted:g}: {len(times)} from {times[0]:g} to {times[-1]:g},"
+            f" the nearest {' and '.join(f'{t:.9g}' for t in around)}"
+        )
+    for part in data.segments:
+        found = (part.times == nearest).nonzero()
+        if len(found):
+            return part.frame(int(found[0]))
+    raise AssertionError
+
+
 def _inside(folder: Path) -> str:
     """The mesh files in a folder, in words."""
     from meshsim.data import find_sources

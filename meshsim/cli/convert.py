@@ -15,21 +15,30 @@ def convert(
     onto: Annotated[
         Path | None, typer.Option("--onto", metavar="MESH", help="Carry the fields to this mesh.")
     ] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", metavar="T", help="One time: a number, first or last.")
+    ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
 ) -> None:
     """Convert a mesh; what the target cannot hold is said before it is written."""
     from meshsim.check import InputError
-    from meshsim.cli.arguments import load, ready
+    from meshsim.cli.arguments import at_time, load, ready
     from meshsim.io import write
 
-    data = load(source, trust)
+    data = at_time(load(source, trust), time, source)
     if onto is not None:
         from meshsim.mesh import Mesh
         from meshsim.render import carry
+        from meshsim.sample import Sample
+        from meshsim.series import Series
 
         goal = load(onto, trust)
-        if not isinstance(data, Mesh) or not isinstance(goal, Mesh):
-            raise InputError("--onto: expected two single meshes (pick a time of a series first)")
+        if isinstance(goal, Series):  # its mesh is what counts
+            goal = goal.frame(0)
+        if isinstance(data, Sample) or not isinstance(goal, Mesh):
+            raise InputError("--onto: expected meshes of one branch each")
+        if isinstance(data, Series) and (data.points is not None or len(data.segments) > 1):
+            raise InputError(f"--onto: the mesh of {source} changes: choose one --time")
         data, outside = carry(data, goal)
         if outside:
             print(

@@ -20,13 +20,16 @@ def view(
         str | None, typer.Option("--component", help="Of a vector: 0, 1, … or x, y, z.")
     ] = None,
     up: Annotated[str | None, typer.Option("--up", help="Axis that points up: x, y or z.")] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", metavar="T", help="One time: a number, first or last.")
+    ] = None,
     edges: Annotated[bool, typer.Option("--edges", help="Draw the cells' edges.")] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
 ) -> None:
     """Draw a mesh and its field; without -o into the current folder, under the input's name."""
     from meshsim import render
     from meshsim.check import InputError, check_known
-    from meshsim.cli.arguments import kind, load
+    from meshsim.cli.arguments import at_time, kind, load
     from meshsim.mesh import Mesh
     from meshsim.sample import Sample
     from meshsim.series import Series
@@ -49,6 +52,7 @@ def view(
         data: Mesh | Series | Sample = store.sample(sample or store.names[0])
     else:
         data = load(path, trust)
+    data = at_time(data, time, path)
     shown = data.branch if isinstance(data, Sample) else data
     target = out or Path(path.resolve().name).with_suffix(
         ".gif" if isinstance(shown, Series) and len(shown) > 1 else ".png"

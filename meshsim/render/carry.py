@@ -1,4 +1,4 @@
-"""Fields of one mesh on another."""
+"""Fields of one mesh, or of a series on one, on another mesh."""
 
 from __future__ import annotations
 
@@ -12,41 +12,58 @@ from torch import Tensor
 from meshsim.check import InputError
 from meshsim.mesh import Mesh
 from meshsim.render.scene import to_pyvista
+from meshsim.series import Series
 
 Array = NDArray[Any]
 
 
-def carry(data: Mesh, goal: Mesh) -> tuple[Mesh, int]:
+def carry(data: Mesh | Series, goal: Mesh) -> tuple[Mesh | Series, int]:
     """The goal with the fields of `data`: those of points by shape functions, of cells by place.
 
     Points outside of `data` take the values of the nearest place on it; whole numbers are never
-    mixed, they come from the heaviest corner.
+    mixed, they come from the heaviest corner. Of a series all times are carried at once.
 
     Arguments:
-        data: has fields.
+        data: has fields; a series on a mesh that rests.
         goal: any mesh of the same dimension.
 
     Returns:
-        A new mesh, and how many points lie outside `data` (by more than 1e-6 of its size).
+        A new mesh or series, and how many points lie outside `data` (by more than 1e-6 of its
+        size).
 
     Raises:
-        InputError: different dimensions.
+        InputError: different dimensions, or a series whose mesh moves or changes.
 
     >>> data = Mesh([[0., 0.], [2., 0.], [0., 2.]], {"triangle": [[0, 1, 2]]}, {"p": [0., 2., 4.]})
     >>> goal = Mesh([[0., 0.], [1., 0.], [0., 1.]], {"triangle": [[0, 1, 2]]})
     >>> carry(data, goal)[0].point_fields["p"]
     tensor([0., 1., 2.], dtype=torch.float64)
     """
-    if data.dim != goal.dim:
-        raise InputError(f"expected meshes of one dimension, got {data.dim}-D and {goal.dim}-D")
-    grid = to_pyvista(data.replace(point_fields={}, cell_fields={}))
-    matrix, _, outside = _locate(grid, _three(goal.points, data.z))
-    point = {name: _mix(matrix, values) for name, values in data.point_fields.items()}
-    cell = {}
-    if data.cell_fields:
-        place = torch.from_numpy(_locate(grid, _three(goal.cell_centres, data.z))[1])
-        cell = {name: values.cpu()[place] for name, values in data.cell_fields.items()}
-    return goal.with_fields(point, cell), outside
+    mesh = data.mesh if isinstance(data, Series) else data
+    if mesh.dim != goal.dim:
+        raise InputError(f"expected meshes of one dimension, got {mesh.dim}-D and {goal.dim}-D")
+    if isinstance(data, Series) and (data.points is not None or len(data.segments) > 1):
+        raise InputError("expected a mesh that rests, got a series whose mesh changes")
+    grid = to_pyvista(mesh.replace(point_fields={}, cell_fields={}))
+    matrix, _, outside = _locate(grid, _three(goal.points, mesh.z))
+    cells = mesh.cell_fields or (isinstance(data, Series) and data.cell_fields)
+    place = torch.zeros(0, dtype=torch.int64)
+    if cells:
+        place = torch.from_numpy(_locate(grid, _three(goal.cell_centres, mesh.z))[1])
+
+    def carried(mesh: Mesh, onto: Mesh) -> Mesh:
+        return onto.with_fields(
+            {name: _mix(matrix, values) for name, values in mesh.point_fields.items()},
+            {name: values.cpu()[place] for name, values in mesh.cell_fields.items()},
+        )
+
+    if isinstance(data, Mesh):
+        return carried(data, goal), outside
+    frames = [carried(data.frame(t), goal.replace(point_fields={}, cell_fields={}))
+              for t in range(len(data))]  # fmt: skip
+    point = {name: [f.point_fields[name] for f in frames] for name in frames[0].point_fields}
+    cell = {name: [f.cell_fields[name] for f in frames] for name in frames[0].cell_fields}
+    return Series(goal, data.times, point, cell), outside
 
 
 def _three(points: Tensor, z: float | None) -> Array:

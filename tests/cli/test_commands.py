@@ -11,6 +11,9 @@ import torch
 import meshsim
 from meshsim.cli import main
 
+from .conftest import square, wave
+from .test_errors import fails
+
 
 def test_info_of_a_file_prints_one_json_document(
     waves: Path, capsys: pytest.CaptureFixture
@@ -54,6 +57,27 @@ def test_convert_keeps_cells_fields_and_boundaries(tmp_path: Path, waves: Path) 
     back = meshsim.read(tmp_path / "b.npz")
     assert [(c.type, len(c)) for c in back.cells] == [(c.type, len(c)) for c in first.cells]
     assert torch.equal(back.point_fields["u"], first.point_fields["u"])
+
+
+def test_one_time_of_a_series(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    source, out = tmp_path / "wave.npz", tmp_path / "one.vtu"
+    series = wave(0.7).branch
+    meshsim.write(series, source)
+    for time, t in (("first", 0), ("last", -1), ("0.3", 3)):
+        assert main(["convert", str(source), str(out), "--time", time]) == 0
+        assert torch.equal(meshsim.read(out).point_fields["u"], series.frame(t).point_fields["u"])
+    picture = tmp_path / "one.png"
+    assert main(["view", str(source), "--time", "last", "-o", str(picture)]) == 0
+    assert picture.stat().st_size > 1000
+    given = ["convert", str(source), str(out), "--time"]
+    fails(capsys, [*given, "0.34"], "no time 0.34", "12 from 0 to 1.1", "0.3 and 0.4")
+    fails(capsys, [*given, "latest"], "expected first, last or a number")
+    fine = tmp_path / "fine.vtu"
+    meshsim.write(square(11), fine)
+    target = tmp_path / "onto.npz"
+    assert main(["convert", str(source), str(target), "--onto", str(fine)]) == 0
+    found = meshsim.read(target)
+    assert len(found) == 12 and found.mesh.n_points == 144
 
 
 def test_convert_onto_another_mesh_reproduces_a_linear_field(tmp_path: Path) -> None:

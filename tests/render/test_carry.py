@@ -7,6 +7,7 @@ import torch
 from meshsim.check import InputError
 from meshsim.mesh import Mesh
 from meshsim.render import carry
+from meshsim.series import Series
 from tests.helpers import MESHES
 from tests.render.drawing import grid
 
@@ -47,3 +48,21 @@ def test_points_outside_take_the_nearest_value_and_are_counted():
     assert found.point_fields["n"].tolist() == [18, 26, 22]
     with pytest.raises(InputError, match="2-D and 3-D"):
         carry(data, MESHES["mixed_solid"])
+
+
+def test_a_series_comes_over_at_all_its_times():
+    data = MESHES["mixed_solid"]
+    fields = {"p": [linear(data.points) * t for t in (1.0, 2.0, 5.0)]}
+    cells = {"k": [torch.full((data.n_cells,), t) for t in (1, 2, 5)]}
+    series = Series(data.replace(point_fields={}, cell_fields={}), [0.0, 0.5, 2.0], fields, cells)
+    inside = data.cell_centres
+    goal = Mesh(inside, {"vertex": torch.arange(len(inside))[:, None]})
+    found, outside = carry(series, goal)
+    assert outside == 0 and found.times.tolist() == [0.0, 0.5, 2.0]
+    for t, factor in enumerate((1, 2, 5)):
+        frame = found.frame(t)
+        assert (frame.point_fields["p"] - factor * linear(inside)).abs().max() < 1e-4
+        assert frame.cell_fields["k"].unique().tolist() == [factor]
+    moving = Series(series.mesh, series.times, points=[data.points * t for t in (1, 2, 3)])
+    with pytest.raises(InputError, match="rests"):
+        carry(moving, goal)
