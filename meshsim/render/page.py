@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from meshsim.render.colour import Number
 from meshsim.render.layout import caption
 from meshsim.render.output import save_text, target
 from meshsim.render.scene import pair_keys, surface
-from meshsim.render.values import Quantity, frame, quantity, with_unit
+from meshsim.render.values import Quantity, branch, frame, quantity, with_unit
 from meshsim.render.view import View, look, used_points
 from meshsim.sample import Sample
 from meshsim.series import Series
@@ -26,6 +27,7 @@ Array = NDArray[Any]
 
 MISSING_VALUE = 1e20  # GPUs do not agree on what NaN does
 MOST = 12  # fields in one page
+ROOM = 24_000_000  # numbers in one page, over all its fields and times
 
 
 def page(
@@ -45,10 +47,14 @@ def page(
 ) -> Path:
     """Write a page that shows the mesh with its fields and lets it be turned.
 
+    A series on a mesh that rests comes with a slider of its times; where they are more than fit
+    (24 million numbers in a page), evenly chosen ones and the last.
+
     Arguments:
-        obj: a mesh, a series (its last time) or a sample of one branch.
+        obj: a mesh, a series or a sample of one branch.
         out: a .html; it holds everything and loads nothing.
         name: of the one field to show; None: all of them, to choose from.
+        time: the only one to show; None: all of a series, where its mesh rests, else the last.
         component: see `field`, like every other argument that is not named here.
 
     Returns:
@@ -64,20 +70,22 @@ def page(
     shown = [quantity(mesh, n, component if name is not None else None) for n in names[:MOST]]
     eye = look(used_points(mesh), view, up)
     scene, nodes, cells = _scene(mesh, eye, cut)
-    stamp = "" if at is None else f", t = {at:.4g}"
+    frames, times = _frames(obj, mesh, at, time, len(nodes) * max(len(shown), 1))
+    scene["times"] = [f"{t:.6g}" for t in times]
+    stamp = f", t = {times[-1]:.4g}" if times else ""
     fields = []
     for what in shown:
         scale = colour.scale(
-            colour.span([what.values(mesh)]),
+            colour.span(what.values(m) for m in frames),
             cmap=cmap,
             clim=clim,
             unit=unit if name is not None else "",
         )
         heading = with_unit(what.label, scale.unit) if title is None else title
-        fields.append(_field(mesh, what, scale, nodes, cells) | {"title": heading + stamp})
-    scene["fields"] = fields or [_plain(title or "mesh", len(nodes))]
+        fields.append(_field(frames, what, scale, nodes, cells) | {"title": heading})
+    scene["fields"] = fields or [_plain(title or "mesh", len(nodes), max(len(times), 1))]
     text = Path(__file__).with_name("viewer.html").read_text(encoding="utf-8")
-    text = text.replace("%TITLE%", escape(scene["fields"][0]["title"]))
+    text = text.replace("%TITLE%", escape(scene["fields"][0]["title"] + stamp))
     text = text.replace("%MISSING%", ", ".join(f"{c}.0" for c in colour.MISSING))
     # a field's name must not be able to end the script element
     text = text.replace("%SCENE%", json.dumps(scene).replace("<", "\\u003c"))
@@ -135,26 +143,58 @@ def _scene(mesh: Mesh, eye: View, cut: str | None) -> tuple[dict[str, Any], Arra
     return scene, nodes, cell[first]
 
 
+def _frames(
+    obj: Mesh | Series | Sample, mesh: Mesh, at: float | None, time: Number | None, numbers: int
+) -> tuple[Sequence[Mesh], list[float]]:
+    """The meshes whose fields the page holds, the last one shown first, and their times."""
+    data = branch(obj)
+    if at is None:
+        return [mesh], []
+    still = isinstance(data, Series) and data.points is None and len(data.segments) == 1
+    if time is not None or not still:
+        return [mesh], [at]
+    assert isinstance(data, Series)
+    count = max(1, min(len(data), ROOM // numbers))
+    chosen = sorted({len(data) - 1 - round(i * len(data) / count) for i in range(count)})
+    return _Chosen(data, chosen), [float(data.times[t]) for t in chosen]
+
+
+class _Chosen(Sequence[Mesh]):
+    """Some frames of a series, read when they are looked at."""
+
+    def __init__(self, series: Series, chosen: list[int]):
+        self.series, self.chosen = series, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self.series.frame(self.chosen[i])
+
+
 def _field(
-    mesh: Mesh, what: Quantity, scale: colour.Scale, nodes: Array, cells: Array
+    frames: Sequence[Mesh], what: Quantity, scale: colour.Scale, nodes: Array, cells: Array
 ) -> dict[str, Any]:
-    values = what.values(mesh)[nodes if what.location == "point" else cells]
-    share = np.clip((values - scale.low) / (scale.high - scale.low), -1e6, 1e6)
+    coded = []
+    for mesh in frames:
+        values = what.values(mesh)[nodes if what.location == "point" else cells]
+        share = np.clip((values - scale.low) / (scale.high - scale.low), -1e6, 1e6)
+        coded.append(_code(np.where(np.isfinite(values), share, MISSING_VALUE), np.float32))
     return {
         "name": what.label,
-        "values": _code(np.where(np.isfinite(values), share, MISSING_VALUE), np.float32),
+        "values": coded,
         "colours": _code(scale.colours, np.uint8),
         "ticks": scale.ticks(9)[0],
         "caption": caption(scale),
     }
 
 
-def _plain(title: str, n: int) -> dict[str, Any]:
+def _plain(title: str, n: int, times: int) -> dict[str, Any]:
     """What stands for a field on a mesh that has none."""
     return {
         "name": title,
         "title": title,
-        "values": _code(np.zeros(n), np.float32),
+        "values": [_code(np.zeros(n), np.float32)] * times,
         "colours": _code(np.full((256, 3), (206, 212, 222)), np.uint8),
         "ticks": [],
         "caption": "",

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from base64 import b64decode
 
 import numpy as np
@@ -37,8 +38,13 @@ def test_everything_is_inside_and_nothing_is_loaded(tmp_path, name):
     assert len(code(data["normals"], np.int8)) == 4 * n
     assert [f["name"] for f in data["fields"]] == ["p", "u magnitude", "k"]
     for field in data["fields"]:
-        values = code(field["values"], np.float32)
-        assert len(values) == n and values.min() >= -1e-6 and values.max() <= 1 + 1e-6
+        values = code(field["values"][0], np.float32)
+        assert (
+            len(field["values"]) == 1
+            and len(values) == n
+            and values.min() >= -1e-6
+            and values.max() <= 1 + 1e-6
+        )
         assert len(code(field["colours"], np.uint8)) == 768
 
 
@@ -54,10 +60,10 @@ def test_vertices_carry_the_values_of_their_points_and_cells(tmp_path, name):
     gaps = np.linalg.norm(points[:, None] + middle - known[None], axis=-1)
     assert gaps.min(1).max() < 1e-5
     p = mesh.point_fields["p"].numpy()[gaps.argmin(1)]
-    values = code(data["fields"][0]["values"], np.float32)
+    values = code(data["fields"][0]["values"][0], np.float32)
     low, high = p.min(), p.max()
     assert np.corrcoef(values, p)[0, 1] > 0.99999 and high > low
-    cells = code(data["fields"][2]["values"], np.float32).astype(float)
+    cells = code(data["fields"][2]["values"][0], np.float32).astype(float)
     triangles = code(data["faces"], np.uint32).reshape(-1, 3)
     assert np.ptp(cells[triangles], axis=1).max() < 1e-6  # one value a triangle
 
@@ -67,11 +73,29 @@ def test_missing_values_titles_and_times(tmp_path):
     values[4] = np.inf
     series = Series(grid(), [0.0, 2.0], {"p": np.stack([values, values])})
     data, text = scene(render.page(series, tmp_path / "p.html", name="p", unit="Pa"))
-    assert data["fields"][0]["title"] == "p (Pa), t = 2" and data["fields"][0]["caption"] == "Pa"
-    assert (code(data["fields"][0]["values"], np.float32) > 1e15).sum() == 1
+    assert data["fields"][0]["title"] == "p (Pa)" and data["fields"][0]["caption"] == "Pa"
+    assert (code(data["fields"][0]["values"][1], np.float32) > 1e15).sum() == 1
     assert "<title>p (Pa), t = 2</title>" in text and data["flat"]
     data, _ = scene(render.page(grid(), tmp_path / "p.html"))
     assert data["fields"][0]["ticks"] == []
+
+
+def test_a_series_brings_its_times(tmp_path, monkeypatch):
+    ramp = np.linspace(0, 1, 45)
+    series = Series(grid(), [0.0, 0.5, 2.0, 2.5], {"p": [ramp * t for t in (1.0, 2.0, 3.0, 4.0)]})
+    data, _ = scene(render.page(series, tmp_path / "p.html"))
+    assert data["times"] == ["0", "0.5", "2", "2.5"]
+    found = [code(values, np.float32) for values in data["fields"][0]["values"]]
+    for t, values in enumerate(found):  # one scale for all
+        assert np.allclose(np.sort(values), np.sort(ramp) * (t + 1) / 4, atol=1e-6)
+    data, _ = scene(render.page(series, tmp_path / "p.html", time=0.5))
+    assert data["times"] == ["0.5"] and len(data["fields"][0]["values"]) == 1
+    monkeypatch.setattr(sys.modules["meshsim.render.page"], "ROOM", 2 * 45)
+    data, _ = scene(render.page(series, tmp_path / "p.html"))
+    assert data["times"] == ["0.5", "2.5"]  # evenly, the last among them
+    moving = Series(grid(), [0.0, 1.0], points=[grid().points, 2 * grid().points])
+    data, _ = scene(render.page(moving, tmp_path / "p.html"))
+    assert data["times"] == ["1"] and len(data["fields"][0]["values"]) == 1
 
 
 def test_names_cannot_break_out_of_the_page(tmp_path):
@@ -84,22 +108,45 @@ def test_names_cannot_break_out_of_the_page(tmp_path):
         render.page(grid(), tmp_path / "p.png")
 
 
-def test_a_browser_draws_it(tmp_path):
+def shot(page, path, extra=""):
+    """What a browser makes of a page; `extra` is run in it at the end."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("needs Chromium to draw the page: none is installed")
-    page = render.page(MESHES["mixed_solid"], tmp_path / "p.html", name="p")
-    shot = tmp_path / "p.png"
+    if extra:
+        text = page.read_text().replace("</body>", f"<script>{extra}</script></body>")
+        page = page.with_stem("moved")
+        page.write_text(text)
     subprocess.run(
         [
             browser, "--headless=new", "--no-sandbox", "--use-gl=angle",
             "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--hide-scrollbars",
             "--window-size=640,480", "--virtual-time-budget=1000",
-            f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", page.as_uri(),
+            f"--user-data-dir={path.parent / 'profile'}", f"--screenshot={path}", page.as_uri(),
         ],
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip
-    view = pixels(shot)[60:420, 20:520]
+    return pixels(path)[60:420, 20:520]
+
+
+def test_a_browser_draws_it(tmp_path):
+    page = render.page(MESHES["mixed_solid"], tmp_path / "p.html", name="p")
+    view = shot(page, tmp_path / "p.png")
     coloured = np.ptp(view, axis=-1) > 40
     assert 0.15 < coloured.mean() < 0.9
     assert len(np.unique(view[coloured] // 16, axis=0)) > 20
+
+
+def test_the_slider_moves_the_time(tmp_path):
+    ramp = np.linspace(0, 1, 45)
+    series = Series(grid(), [0.0, 1.0], {"p": [ramp, ramp[::-1]]})
+    page = render.page(series, tmp_path / "p.html")
+    last = shot(page, tmp_path / "last.png")
+    move = 'const r = $("time"); r.value = 0; r.dispatchEvent(new Event("input"));'
+    first = shot(page, tmp_path / "first.png", move)
+    drawn = np.ptp(last, axis=-1) > 40
+    assert drawn.mean() > 0.15
+    assert (np.abs(first.astype(int) - last).max(-1) > 60)[drawn].mean() > 0.5
+    # the first time is the last one turned half round
+    turned = np.abs(first[::-1, ::-1].astype(int) - first).max(-1)[drawn].mean()
+    assert turned > 60
