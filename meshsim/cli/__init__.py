@@ -35,6 +35,7 @@ def _app() -> typer.Typer:
     from meshsim.cli.predict import predict
     from meshsim.cli.preprocess import preprocess
     from meshsim.cli.rollout import rollout
+    from meshsim.cli.sample import sample
     from meshsim.cli.train import train
     from meshsim.cli.view import view
 
@@ -46,7 +47,7 @@ def _app() -> typer.Typer:
         rich_markup_mode=None,
     )
     commands: list[Callable[..., None]] = [info, convert, preprocess, generate, train, evaluate]
-    commands += [predict, rollout, move, view, doctor, bench, demo]
+    commands += [predict, rollout, move, sample, view, doctor, bench, demo]
     for command in commands:
         app.command()(command)
 

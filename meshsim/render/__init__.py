@@ -6,7 +6,7 @@ on every machine. VTK finds the surfaces.
 
 from __future__ import annotations
 
-from meshsim.render.carry import carry
+from meshsim.render.carry import carry, probe
 from meshsim.render.cells import cells
 from meshsim.render.compare import compare
 from meshsim.render.curves import curves
@@ -28,6 +28,7 @@ __all__ = [
     "movie",
     "page",
     "parity",
+    "probe",
     "report",
     "streamlines",
     "to_pyvista",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -45,7 +46,8 @@ def carry(data: Mesh | Series, goal: Mesh) -> tuple[Mesh | Series, int]:
     if isinstance(data, Series) and (data.points is not None or len(data.segments) > 1):
         raise InputError("expected a mesh that rests, got a series whose mesh changes")
     grid = to_pyvista(mesh.replace(point_fields={}, cell_fields={}))
-    matrix, _, outside = _locate(grid, _three(goal.points, mesh.z))
+    matrix, _, beyond = _locate(grid, _three(goal.points, mesh.z))
+    outside = int(beyond.sum())
     cells = mesh.cell_fields or (isinstance(data, Series) and data.cell_fields)
     place = torch.zeros(0, dtype=torch.int64)
     if cells:
@@ -73,12 +75,41 @@ def _three(points: Tensor, z: float | None) -> Array:
     return values
 
 
-def _locate(grid: Any, points: Array) -> tuple[Any, Array, int]:
+def probe(
+    data: Mesh | Series, points: Float[Tensor, "N D"]
+) -> tuple[Mesh | Series, Bool[Tensor, " N"]]:
+    """The fields at any places: those of points by shape functions, of cells the cell's own.
+
+    Arguments:
+        data: has fields; a series on a mesh that rests.
+        points: (N, D).
+
+    Returns:
+        The points as a mesh of vertices (or a series on it) with the fields, and which of them
+        lie in `data`; the others have the values of the nearest place.
+
+    Raises:
+        InputError: points of another dimension, or a mesh that moves.
+
+    >>> data = Mesh([[0., 0.], [2., 0.], [0., 2.]], {"triangle": [[0, 1, 2]]}, {"p": [0., 2., 4.]})
+    >>> found, inside = probe(data, torch.tensor([[0.5, 0.5], [3.0, 3.0]]))
+    >>> found.point_fields["p"][0], inside.tolist()
+    (tensor(1.5000, dtype=torch.float64), [True, False])
+    """
+    mesh = data.mesh if isinstance(data, Series) else data
+    vertices = Mesh(points.to(mesh.points.dtype), {"vertex": torch.arange(len(points))[:, None]})
+    found, _ = carry(data, vertices)
+    grid = to_pyvista(mesh.replace(point_fields={}, cell_fields={}))
+    beyond = _locate(grid, _three(points, mesh.z))[2]
+    return found, torch.from_numpy(~beyond)
+
+
+def _locate(grid: Any, points: Array) -> tuple[Any, Array, Array]:
     """Where points lie in a grid.
 
     Returns:
         (n, N) sparse matrix of shape functions at the nearest place of each point; (n,) int64
-        its cell; and how many points lie outside.
+        its cell; (n,) whether it lies outside.
     """
     from scipy.sparse import csr_matrix
     from vtkmodules.vtkCommonCore import mutable, vtkIdList
@@ -90,7 +121,7 @@ def _locate(grid: Any, points: Array) -> tuple[Any, Array, int]:
     size = float(np.linalg.norm(np.ptp(grid.points, axis=0)))
     nearest, place, local = [0.0] * 3, [0.0] * 3, [0.0] * 3
     cell, sub, distance, found = mutable(0), mutable(0), mutable(0.0), vtkIdList()
-    cells, columns, shares, starts, outside = [], [], [], [0], 0
+    cells, columns, shares, starts, outside = [], [], [], [0], []
 
     def weigh(number: int, x: Any) -> tuple[int, list[float]]:
         share = [0.0] * grid.GetCell(number).GetNumberOfPoints()
@@ -98,7 +129,7 @@ def _locate(grid: Any, points: Array) -> tuple[Any, Array, int]:
 
     for x in points.tolist():
         locator.FindClosestPoint(x, nearest, cell, sub, distance)
-        outside += float(distance) > (1e-6 * size) ** 2
+        outside.append(float(distance) > (1e-6 * size) ** 2)
         chosen = int(cell)
         inside, share = weigh(chosen, nearest)
         if inside != 1:  # VTK takes the mirror image of a wedge for the wedge: look around
@@ -115,7 +146,7 @@ def _locate(grid: Any, points: Array) -> tuple[Any, Array, int]:
         starts.append(len(columns))
     shape = (len(points), grid.n_points)
     matrix = csr_matrix((np.array(shares), np.array(columns), np.array(starts)), shape)
-    return matrix, np.array(cells, np.int64), outside
+    return matrix, np.array(cells, np.int64), np.array(outside, bool)
 
 
 def _mix(matrix: Any, values: Tensor) -> Tensor:

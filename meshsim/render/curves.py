@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,43 @@ def curves(log: str | Path, out: str | Path = "training.png", *, width: int = 11
         _lines(axes[1], validation["step"], errors)
         axes[1].set_title("validation", loc="left", weight="bold", size=11)
     axes[-1].set_xlabel("step")
+    return save_figure(figure, path)
+
+
+def over_line(rows: Mapping[str, Sequence[Any]], out: str | Path, *, width: int = 1000) -> Path:
+    """Draw fields over the distance along a line, one panel a field; of a series its last time.
+
+    Arguments:
+        rows: columns as `meshsim sample --line` writes them: "distance", perhaps "time", places,
+            and the fields; what is no number leaves a gap.
+        out: a .png.
+        width: in pixels.
+
+    Returns:
+        `out`.
+
+    Raises:
+        InputError: no fields.
+    """
+    from matplotlib.figure import Figure
+
+    path = target(out, (".png",))
+    names = [name for name in rows if name not in ("time", "x", "y", "z", "distance")]
+    if not names:
+        raise InputError("there are no fields to draw")
+    times = rows.get("time", [0.0] * len(rows["distance"]))
+    last = [i for i, t in enumerate(times) if t == times[-1]]
+    figure = Figure((width / 100, 0.6 + 2.0 * len(names)), dpi=100, layout="constrained")
+    axes = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
+    for axis, name in zip(axes, names, strict=True):
+        values = [math.nan if rows[name][i] == "" else float(rows[name][i]) for i in last]
+        axis.plot([rows["distance"][i] for i in last], values, lw=1.3)
+        axis.set_ylabel(name)
+        axis.grid(True, color="#e3e5e9")
+        axis.set_axisbelow(True)
+    axes[-1].set_xlabel("distance")
+    if "time" in rows:
+        axes[0].set_title(f"t = {times[-1]:.4g}", loc="left", size=11)
     return save_figure(figure, path)
 
 
