@@ -28,6 +28,7 @@ _HOMES = {
     "preprocess": "data",
     "Simulator": "simulator",
     "Surrogate": "surrogate",
+    "Committee": "committee",
     "load": "loading",
     "train": "train",
     "render": "render",
@@ -37,6 +38,7 @@ _MODULES = {"train", "render", "ops"}
 
 if TYPE_CHECKING:
     from meshsim import ops, render, train
+    from meshsim.committee import Committee
     from meshsim.data import Field, Schema, Store, preprocess
     from meshsim.graph import cell_graph, node_graph
     from meshsim.io import read, write
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Boundary",
     "Cells",
+    "Committee",
     "Field",
     "GraphTransformer",
     "Mesh",

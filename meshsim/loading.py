@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from meshsim.check import InputError
+from meshsim.committee import Committee, member_folders
 from meshsim.simulator import Simulator
 from meshsim.simulator_files import DESCRIPTION, read_description
 from meshsim.surrogate import Surrogate
 
 
-def load(folder: Path | str) -> Simulator | Surrogate:
-    """The simulator or the surrogate in the folder of a finished training run.
+def load(folder: Path | str) -> Simulator | Surrogate | Committee:
+    """The simulator or the surrogate in the folder of a finished training run, or a committee.
 
     Raises:
         InputError: a missing or damaged file.
     """
-    kind = read_description(Path(folder) / DESCRIPTION).get("kind", "simulator")
-    return Surrogate.load(folder) if kind == "surrogate" else Simulator.load(folder)
+    folder = Path(folder)
+    document = read_description(folder / DESCRIPTION)
+    kind = document.get("kind", "simulator")
+    if kind != "committee":
+        return Surrogate.load(folder) if kind == "surrogate" else Simulator.load(folder)
+    members = [load(place) for place in member_folders(document, folder)]
+    single = [member for member in members if not isinstance(member, Committee)]
+    if len(single) < len(members):
+        raise InputError(f"{folder}: a committee among the members of a committee")
+    return Committee(single)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from meshsim.check import InputError, nearest
 
 if TYPE_CHECKING:
+    from meshsim.committee import Committee
     from meshsim.mesh import Mesh
     from meshsim.sample import Sample
     from meshsim.series import Series
@@ -150,7 +151,7 @@ def check_trained(run: Path) -> None:
         raise InputError(f"{run}: no simulator yet (start its training again to go on)")
 
 
-def trained(run: Path) -> Simulator | Surrogate:
+def trained(run: Path) -> Simulator | Surrogate | Committee:
     """What was trained in a run's folder."""
     from meshsim.loading import load
 
@@ -164,7 +165,8 @@ def simulator(run: Path) -> Simulator:
 
     found = trained(run)
     if not isinstance(found, Simulator):
-        raise InputError(f"{run}: a surrogate, which has no state in time (use predict)")
+        what = type(found).__name__.lower()
+        raise InputError(f"{run}: a {what}, which has no state in time (use predict)")
     return found
 
 

@@ -25,16 +25,19 @@ def evaluate(
     from meshsim.cli.arguments import expect, print_json
     from meshsim.cli.arguments import trained as trained_in
     from meshsim.cli.progress import bar
+    from meshsim.committee import Committee
     from meshsim.data import Store
     from meshsim.surrogate import Surrogate
     from meshsim.train import evaluate as work
-    from meshsim.train import evaluate_surrogate
+    from meshsim.train import evaluate_committee, evaluate_surrogate
 
     trained = trained_in(run)
     expect(store, "store")
     known = Store(store)
     with bar("evaluate") as progress:
-        if isinstance(trained, Surrogate):
+        if isinstance(trained, Committee):
+            report = evaluate_committee(trained, known, split=split, progress=progress)
+        elif isinstance(trained, Surrogate):
             report = evaluate_surrogate(trained, known, split=split, progress=progress)
         else:
             report = work(trained, known, split=split, start=start, steps=steps, progress=progress)

@@ -50,8 +50,10 @@ def predict(
     """
     from meshsim.cli.arguments import load, numbers, ready
     from meshsim.cli.arguments import trained as trained_in
+    from meshsim.committee import Committee
     from meshsim.io import write
     from meshsim.sample import Sample
+    from meshsim.series import Series
     from meshsim.surrogate import Surrogate
 
     trained = trained_in(run)
@@ -83,10 +85,14 @@ def predict(
     else:
         data = load(mesh, trust)
         ready(_mesh(data), out)
-        made = {"": trained.predict(data, numbers(options or []), spread=spread)}
+        if isinstance(trained, Committee) and isinstance(data, Series):
+            data = data.frame(0)
+        made = {"": trained.predict(data, numbers(options or []), spread=spread)}  # type: ignore[arg-type]
         targets = {"": out}
-        schema = trained.schema.targets or trained.schema.states
-        fields = {"": [f.name for f in schema]}
+        if isinstance(trained, Committee):
+            fields = {"": trained.fields}
+        else:
+            fields = {"": [f.name for f in trained.schema.targets or trained.schema.states]}
     if spread:
         fields = {k: [*names, *(f"{n}_spread" for n in names)] for k, names in fields.items()}
     for name, target in targets.items():

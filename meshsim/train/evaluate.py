@@ -12,6 +12,7 @@ from torch import Tensor
 
 from meshsim.check import InputError, check_known
 from meshsim.clouds import target
+from meshsim.committee import Committee
 from meshsim.data.frames import Picked, read_block
 from meshsim.data.schema import Field, find_in
 from meshsim.data.store import Store
@@ -288,7 +289,10 @@ def evaluate_surrogate(
     surrogate.train(training)
     if progress is not None:
         progress(len(names), len(names), "")
+    return _report(cases, split)
 
+
+def _report(cases: dict[str, dict[str, Any]], split: str | Sequence[str]) -> dict[str, Any]:
     def means(who: str) -> dict[str, dict[str, float]]:
         out = {}
         for key in dict.fromkeys(name for case in cases.values() for name in case):
@@ -298,8 +302,48 @@ def evaluate_surrogate(
 
     return {
         "split": split if isinstance(split, str) else list(split),
-        "samples": len(names),
+        "samples": len(cases),
         "metrics": means("model"),
         "baselines": {"training_mean": means("training_mean")},
         "cases": cases,
     }
+
+
+def evaluate_committee(
+    committee: Committee,
+    store: Store,
+    *,
+    split: str | Sequence[str] = "test",
+    draws: int = 1,
+    progress: Callable[..., None] | None = None,
+) -> dict[str, Any]:
+    """Errors of every field of a committee, beside the training mean of its first member.
+
+    Arguments and result as for `evaluate_surrogate`.
+    """
+    names = store.members(split)
+    if not names:
+        raise InputError(f"{store.path}: split {split!r} is empty")
+    cases: dict[str, dict[str, Any]] = {}
+    first = committee.members[0]
+    for i, name in enumerate(names):
+        if progress is not None:
+            progress(i, len(names), name)
+        sample = store.sample(name)
+        mesh = sample.mesh
+        found = committee.predict(sample, draws=draws)
+        cases[name] = {}
+        for key in committee.fields:
+            place = "point" if key in found.point_fields else "cell"
+            truth = target(mesh, place, key, f"sample {name!r}").double()
+            guess = found.point_fields if place == "point" else found.cell_fields
+            entry = f"{first.geometry}:{key}" if isinstance(first, Surrogate) else key
+            mean = first.normaliser.mean(entry).cpu().double().expand(truth.shape)
+            cases[name][key] = {
+                who: {"rmse": rmse(truth, y), "relative_l2": relative_l2(truth, y)}
+                for who, y in (("model", guess[key].double().reshape(truth.shape)),
+                               ("training_mean", mean))
+            }  # fmt: skip
+    if progress is not None:
+        progress(len(names), len(names), "")
+    return _report(cases, split)
