@@ -40,6 +40,7 @@ FORMATS: dict[str, Format] = {
     "su2": Format("su2", "meshsim", "su2"),
     "cgns": Format("cgns", "meshsim", "cgns"),
     "xdmf": Format("xdmf", "meshsim", "xdmf"),
+    "exodus": Format("exodus", "vtk", "exodus"),
     "openfoam": Format("openfoam", "meshsim", "foam"),
     "stl": Format("stl", "meshsim", "surfaces", {"kind": "stl"}, surface=True),
     "obj": Format("obj", "meshsim", "surfaces", {"kind": "obj"}, surface=True),
@@ -62,13 +63,14 @@ XML = {
 FORMATS |= {name: Format(name, "vtk", "vtk", {"kind": kind}) for name, kind in XML.items()}
 MESHIO = {
     "inp": "abaqus", "bdf": "nastran", "fem": "nastran", "nas": "nastran", "med": "med",
-    "mesh": "medit", "meshb": "medit", "avs": "avsucd", "e": "exodus", "exo": "exodus",
-    "ex2": "exodus", "f3grid": "flac3d", "ugrid": "ugrid", "node": "tetgen", "ele": "tetgen",
-    "mdpa": "mdpa", "dat": "tecplot", "post": "permas", "xml": "dolfin-xml", "hmf": "hmf",
+    "mesh": "medit", "meshb": "medit", "avs": "avsucd", "f3grid": "flac3d",
+    "ugrid": "ugrid", "node": "tetgen", "ele": "tetgen", "mdpa": "mdpa", "dat": "tecplot",
+    "post": "permas", "xml": "dolfin-xml", "hmf": "hmf",
 }  # fmt: skip
 FORMATS |= {name: Format(name, "meshio", "other", {"kind": kind}) for name, kind in MESHIO.items()}
 ALIASES = {"xmf": "xdmf", "gmsh": "msh", "foam": "openfoam", "vtmb": "vtm", "stla": "stl",
-           "stlb": "stl", "vtkhdf5": "vtkhdf"}  # fmt: skip
+           "stlb": "stl", "vtkhdf5": "vtkhdf", "e": "exodus", "exo": "exodus", "ex2": "exodus",
+           "exii": "exodus", "g": "exodus", "gen": "exodus"}  # fmt: skip
 
 
 def format_of(path: str | Path) -> Format:
@@ -150,6 +152,10 @@ def _sniff(path: Path, head: bytes) -> str | None:
         return "openfoam"
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return _hdf(path, suffix)
+    if re.match(rb"CDF[\x01\x02\x05]", head):
+        if b"num_nodes" not in head:
+            raise InputError(f"{path}: a netCDF file, but no Exodus mesh (no num_nodes in it)")
+        return "exodus"
     if b"ADF Database Version" in head[:64]:
         return "cgns"
     if head.startswith(b"PK\x03\x04"):
@@ -183,7 +189,7 @@ def _sniff(path: Path, head: bytes) -> str | None:
 
 def _hdf(path: Path, suffix: str) -> str | None:
     """HDF5 holds many formats: ask the root group's members, without opening a hostile file."""
-    if suffix in ("cgns", "vtkhdf", "med", "hmf", "e", "exo", "ex2"):
+    if suffix in ("cgns", "vtkhdf", "med", "hmf", "exodus"):
         return suffix
     with open(path, "rb") as file:
         start = file.read(1 << 16)
@@ -191,6 +197,8 @@ def _hdf(path: Path, suffix: str) -> str | None:
         return "cgns"
     if b"VTKHDF" in start:
         return "vtkhdf"
+    if b"num_nodes" in start and b"num_el_blk" in start:
+        return "exodus"
     return None
 
 

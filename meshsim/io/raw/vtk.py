@@ -4,6 +4,7 @@ kin), legacy vtk and VTKHDF."""
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,12 @@ def read(path: str, options: Tree) -> Tree:
 
 def run(reader: Any) -> Any:
     """Update a VTK reader and give its output; anything VTK calls an error is raised."""
+    told(reader.Update)
+    return reader.GetOutputDataObject(0)
+
+
+def told(update: Callable[[], Any]) -> None:
+    """Let VTK do something; anything that it calls an error is raised."""
     from vtkmodules.vtkCommonCore import vtkLogger, vtkOutputWindow, vtkStringOutputWindow
 
     before, said = vtkOutputWindow.GetInstance(), vtkStringOutputWindow()
@@ -77,8 +84,7 @@ def run(reader: Any) -> Any:
     vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
     vtkOutputWindow.SetInstance(said)
     try:
-        reader.Update()
-        data = reader.GetOutputDataObject(0)
+        update()
     finally:
         vtkOutputWindow.SetInstance(before)
         vtkLogger.SetStderrVerbosity(loud)
@@ -89,7 +95,6 @@ def run(reader: Any) -> Any:
         first, _, text = message.strip().partition("\n")
         if first.startswith("ERROR") or "rror reading" in text or "rror parsing" in text:
             raise ValueError(text.split("): ", 1)[-1])
-    return data
 
 
 def tree(data: Any) -> Tree:
