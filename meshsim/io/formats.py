@@ -40,6 +40,7 @@ FORMATS: dict[str, Format] = {
     "su2": Format("su2", "meshsim", "su2"),
     "cgns": Format("cgns", "meshsim", "cgns"),
     "xdmf": Format("xdmf", "meshsim", "xdmf"),
+    "ensight": Format("ensight", "vtk", "ensight"),
     "exodus": Format("exodus", "vtk", "exodus"),
     "openfoam": Format("openfoam", "meshsim", "foam"),
     "stl": Format("stl", "meshsim", "surfaces", {"kind": "stl"}, surface=True),
@@ -70,7 +71,8 @@ MESHIO = {
 FORMATS |= {name: Format(name, "meshio", "other", {"kind": kind}) for name, kind in MESHIO.items()}
 ALIASES = {"xmf": "xdmf", "gmsh": "msh", "foam": "openfoam", "vtmb": "vtm", "stla": "stl",
            "stlb": "stl", "vtkhdf5": "vtkhdf", "e": "exodus", "exo": "exodus", "ex2": "exodus",
-           "exii": "exodus", "g": "exodus", "gen": "exodus"}  # fmt: skip
+           "exii": "exodus", "g": "exodus", "gen": "exodus",
+           "case": "ensight", "encas": "ensight"}  # fmt: skip
 
 
 def format_of(path: str | Path) -> Format:
@@ -173,6 +175,8 @@ def _sniff(path: Path, head: bytes) -> str | None:
         return "vtk"
     if re.match(rb"\$(MeshFormat|NOD|PhysicalNames|Comments|Nodes)\b", text):
         return "msh"
+    if re.search(rb"^\s*type:\s*(ensight|master_server)\b", head, re.M | re.I):
+        return "ensight"
     if re.match(rb"ply\s*\r?\n", head):
         return "ply"
     if re.match(rb"(ST)?C?N?4?n?OFF(?![A-Za-z])", text):

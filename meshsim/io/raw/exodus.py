@@ -14,6 +14,7 @@ import numpy as np
 
 from meshsim.io.raw import DIM, Tree, expect, ragged, vtk
 from meshsim.io.raw.netcdf import check_length
+from meshsim.io.raw.steps import rising
 
 UNNAMED = re.compile(r"Unnamed (block|set) ID: (-?\d+)")
 IMPLICIT = "ImplicitElementId"
@@ -44,19 +45,6 @@ def read(path: str, options: Tree) -> Tree:
     return out
 
 
-def rising(times: list[float]) -> tuple[list[float], list[int], list[str]]:
-    """Times in rising order, each once (the later wins: a run that was started again).
-
-    >>> rising([0.0, 1.0, 2.0, 1.0])[:2]
-    ([0.0, 1.0, 2.0], [0, 3, 2])
-    """
-    last = {time: step for step, time in enumerate(times)}
-    order = sorted(last)
-    dropped = len(times) - len(last)
-    told = [f"{dropped} times come twice: the later of each is kept"] if dropped else []
-    return order, [last[time] for time in order], told
-
-
 def _gaps(out: Tree) -> list[str]:
     """What to say of cell fields that some blocks of cells do not have."""
     top = max(map(_dim, out["blocks"]))
@@ -67,7 +55,6 @@ def _gaps(out: Tree) -> list[str]:
 
 def _opened(path: str) -> tuple[Any, list[float]]:
     import vtkmodules.vtkCommonDataModel  # noqa: F401, registers the classes of data
-    from vtkmodules.vtkCommonExecutionModel import vtkStreamingDemandDrivenPipeline
     from vtkmodules.vtkIOExodus import vtkExodusIIReader
 
     reader = vtkExodusIIReader()
@@ -81,9 +68,7 @@ def _opened(path: str) -> tuple[Any, list[float]]:
     reader.SetGenerateImplicitNodeIdArray(0)
     reader.SetGenerateImplicitElementIdArray(1)
     expect(reader.GetNumberOfNodesInFile() > 0, "is an Exodus file without nodes")
-    information = reader.GetOutputInformation(0)
-    key = vtkStreamingDemandDrivenPipeline.TIME_STEPS()
-    return reader, [information.Get(key, i) for i in range(information.Length(key))]
+    return reader, vtk.times(reader)
 
 
 def _enable(reader: Any, sets: bool) -> None:

@@ -97,22 +97,18 @@ def told(update: Callable[[], Any]) -> None:
             raise ValueError(text.split("): ", 1)[-1])
 
 
-def tree(data: Any) -> Tree:
+def times(reader: Any) -> list[float]:
+    """The times that a VTK reader offers, after its UpdateInformation."""
+    from vtkmodules.vtkCommonExecutionModel import vtkStreamingDemandDrivenPipeline
+
+    about, key = reader.GetOutputInformation(0), vtkStreamingDemandDrivenPipeline.TIME_STEPS()
+    return [float(about.Get(key, i)) for i in range(about.Length(key))]
+
+
+def tree(data: Any, compare: bool = True) -> Tree:
     """A VTK data object as a tree; the leaves of a composite one are merged."""
     if data.IsA("vtkCompositeDataSet"):
-        parts, names = [], []
-        walk = data.NewIterator()
-        walk.SkipEmptyNodesOn()
-        walk.InitTraversal()
-        while not walk.IsDoneWithTraversal():
-            leaf = walk.GetCurrentDataObject()
-            if leaf.IsA("vtkDataSet") and leaf.GetNumberOfPoints():
-                meta = walk.GetCurrentMetaData() if walk.HasCurrentMetaData() else None
-                name = meta.Get(data.NAME()) if meta is not None and meta.Has(data.NAME()) else ""
-                parts.append(tree(leaf))
-                names.append(name or f"block{len(parts)}")
-            walk.GoToNextItem()
-        return merge(parts, names)
+        return merge(*leaves(data), compare=compare)
     expect(data.IsA("vtkDataSet"), f"holds {data.GetClassName()}, which is no mesh")
     notes: list[str] = []
     if data.IsA("vtkPolyData"):
@@ -134,6 +130,24 @@ def tree(data: Any) -> Tree:
         "notes": notes,
     }
     return out | _globals(data.GetFieldData())
+
+
+def leaves(data: Any) -> tuple[list[Tree], list[str]]:
+    """The data sets with points in a composite one, as trees, and their names."""
+    parts: list[Tree] = []
+    names: list[str] = []
+    walk = data.NewIterator()
+    walk.SkipEmptyNodesOn()
+    walk.InitTraversal()
+    while not walk.IsDoneWithTraversal():
+        leaf = walk.GetCurrentDataObject()
+        if leaf.IsA("vtkDataSet") and leaf.GetNumberOfPoints():
+            meta = walk.GetCurrentMetaData() if walk.HasCurrentMetaData() else None
+            name = meta.Get(data.NAME()) if meta is not None and meta.Has(data.NAME()) else ""
+            parts.append(tree(leaf))
+            names.append(name or f"block{len(parts)}")
+        walk.GoToNextItem()
+    return parts, names
 
 
 def _unstructured(data: Any) -> Any:
