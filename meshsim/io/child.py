@@ -27,6 +27,16 @@ def run(reader: str, path: str, options: dict[str, Any]) -> Any:
     return importlib.import_module(f"meshsim.io.raw.{reader}").read(path, options)
 
 
+UNKNOWN = "is damaged, or of a kind that its reader does not know"
+INTERNAL = (
+    *("cannot reshape", "could not broadcast", "operands could not", "all the input array"),
+    *("not enough values to unpack", "too many values to unpack", "need at least one array"),
+    *("zero-size array", "buffer ", "cannot convert float", "array must not contain"),
+    *("substring not found", "invalid mode", "negative dimensions", "max() ", "min() "),
+    *("string size must", "zip() argument", "setting an array element", "unmarshal"),
+)
+
+
 def told(error: BaseException) -> str:
     """An error as one line."""
     if isinstance(error, MemoryError):
@@ -37,6 +47,8 @@ def told(error: BaseException) -> str:
         return "its reader gave up"
     if isinstance(error, ValueError):
         said = _said(error)
+        if said.startswith(INTERNAL):
+            return UNKNOWN
         unread = said.startswith(("invalid literal", "could not convert"))
         return (
             f"is damaged: a word is no number ({said.rsplit(':', 1)[-1].strip()})"
@@ -50,9 +62,9 @@ def told(error: BaseException) -> str:
     said = _said(error).strip("'\"")
     if said.startswith(("Unable to synchronously", "Link iteration", "Can't")):
         return f"is damaged or ends early (HDF5: {said.partition('(')[2].rstrip(')') or said})"
-    if isinstance(error, KeyError | IndexError | TypeError | AttributeError | OverflowError):
-        return f"is damaged ({type(error).__name__}: {said})"
-    return f"{type(error).__name__}: {said}"
+    # what Python or NumPy say of a reader's own state is of no use to who gave the file
+    plain = not type(error).__module__.startswith(("builtins", "numpy", "struct", "zlib"))
+    return said if plain and " " in said else UNKNOWN
 
 
 def _said(error: BaseException) -> str:

@@ -171,6 +171,8 @@ def _sniff(path: Path, head: bytes) -> str | None:
                 raise InputError(f"{path}: VTK files of type {kind} are not supported")
             return kinds[kind]
         return "xdmf" if b"<Xdmf" in head else None
+    if text.startswith(b"{") and b'"files"' in text and suffix == "series":
+        return "pvd"
     if text.startswith(b"# vtk DataFile"):
         return "vtk"
     if re.match(rb"\$(MeshFormat|NOD|PhysicalNames|Comments|Nodes)\b", text):

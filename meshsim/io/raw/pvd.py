@@ -1,12 +1,13 @@
-"""ParaView's .pvd: times and the files that hold them."""
+"""ParaView's .pvd and .series: times and the files that hold them."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import xml.etree.ElementTree as ElementTree
 
 from meshsim.io.raw import Tree, beside, content, expect, steps, vtk
+from meshsim.io.raw.markup import parse
 from meshsim.io.raw.merge import merge
 
 
@@ -26,26 +27,37 @@ def read(path: str, options: Tree) -> Tree:
 
 
 def _listed(path: str) -> tuple[list[list[str]], list[float]]:
-    try:
-        root = ElementTree.fromstring(content(path))
-    except ElementTree.ParseError as error:
-        raise ValueError(f"is not complete XML ({error})") from None
-    sets = root.findall("Collection/DataSet")
+    data = content(path)
+    sets = _json(data) if data.lstrip()[:1] == b"{" else parse(data).findall("Collection/DataSet")
     expect(sets, "lists no files")
     by_time: dict[float, list[str]] = {}
     for i, entry in enumerate(sets):
         name = entry.get("file", "")
         file = beside(path, name)
         expect(name and os.path.exists(file), f"names {name!r}, which is not there")
-        by_time.setdefault(float(entry.get("timestep", i)), []).append(file)
+        by_time.setdefault(float(entry.get("timestep") or i), []).append(file)
     times = sorted(by_time)
     return [by_time[t] for t in times], times
 
 
+def _json(data: bytes) -> list[dict[str, str]]:
+    """The entries of ParaView's .series: {"files": [{"name": …, "time": …}, …]}."""
+    try:
+        files = json.loads(data)["files"]
+        return [{"file": str(f["name"]), "timestep": str(float(f["time"]))} for f in files]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError('is no list of files (expected {"files": [{"name", "time"}]})') from None
+
+
 def _kind(path: str) -> str:
     with open(path, "rb") as file:
-        found = re.search(rb'<VTKFile[^>]*\btype="(\w+)"', file.read(2000))
-    expect(found, f"{os.path.basename(path)} is no VTK XML file")
+        head = file.read(2000)
+    if head.startswith(b"# vtk DataFile"):
+        return "legacy"
+    if head.startswith(b"\x89HDF"):
+        return "vtkhdf"
+    found = re.search(rb'<VTKFile[^>]*\btype="(\w+)"', head)
+    expect(found, f"{os.path.basename(path)} is no VTK file")
     assert found is not None
     return found[1].decode()
 

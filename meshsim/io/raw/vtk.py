@@ -4,12 +4,25 @@ kin), legacy vtk and VTKHDF."""
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from meshsim.io.raw import SURFACE, VTK_TYPES, Tree, by_size, expect, gather, ragged
+from meshsim.io.raw import (
+    SURFACE,
+    VTK_TYPES,
+    Tree,
+    beside,
+    by_size,
+    content,
+    expect,
+    gather,
+    ragged,
+    steps,
+)
+from meshsim.io.raw.markup import check_file, parse
 from meshsim.io.raw.merge import merge
 
 # Lagrange and Bézier cells of low order have the nodes of their VTK kin in the same order
@@ -62,11 +75,43 @@ def read(path: str, options: Tree) -> Tree:
         reader = vtkHDFReader()
     else:
         expect(kind in XML, f"VTK files of type {kind!r} are not supported")
+        check_file(path)
+        if kind == "vtkMultiBlockDataSet" or (kind.startswith("P") and kind != "PolyData"):
+            _check_names(path)
         reader = getattr(vtkIOXML, XML[kind])()
     reader.SetFileName(path)
+    told(reader.UpdateInformation)
+    at = times(reader)
+    if len(at) < 2:
+        return _found(reader)
+
+    def load(step: int) -> Tree:
+        told(lambda: reader.UpdateTimeStep(at[step]))
+        return tree(reader.GetOutputDataObject(0), compare=False)
+
+    if "step" in options:
+        expect(0 <= options["step"] < len(at), f"has no step {options['step']}")
+        return steps.frame(load(options["step"]), options, f"time {at[options['step']]:g}")
+    whole = steps.looked_at(len(at), os.path.getsize(path))
+    keys = [steps.key(load(i)) if see else (None, None, None) for i, see in enumerate(whole)]
+    return steps.series(load, at, keys)
+
+
+def _found(reader: Any) -> Tree:
     data = run(reader)
     expect(data is not None, "VTK found no data set in it")
     return tree(data)
+
+
+def _check_names(path: str) -> None:
+    """Look at every file that a list of pieces names: VTK would open it wherever it lies."""
+    for entry in parse(content(path)).iter():
+        for key in ("file", "Source"):
+            name = entry.get(key)
+            expect(
+                name is None or os.path.exists(beside(path, name)),
+                f"names {name!r}, which is not there",
+            )
 
 
 def run(reader: Any) -> Any:
