@@ -42,6 +42,7 @@ FORMATS: dict[str, Format] = {
     "xdmf": Format("xdmf", "meshsim", "xdmf"),
     "ensight": Format("ensight", "vtk", "ensight"),
     "exodus": Format("exodus", "vtk", "exodus"),
+    "fluent": Format("fluent", "meshsim", "fluent"),
     "openfoam": Format("openfoam", "meshsim", "foam"),
     "stl": Format("stl", "meshsim", "surfaces", {"kind": "stl"}, surface=True),
     "obj": Format("obj", "meshsim", "surfaces", {"kind": "obj"}, surface=True),
@@ -69,10 +70,18 @@ MESHIO = {
     "post": "permas", "xml": "dolfin-xml", "hmf": "hmf",
 }  # fmt: skip
 FORMATS |= {name: Format(name, "meshio", "other", {"kind": kind}) for name, kind in MESHIO.items()}
+# what is tried where the first reader fails or finds no cells. Only readers that refuse what is
+# damaged: meshio fills up a su2, and trimesh leaves out the broken faces of an obj
+FALLBACKS: dict[str, tuple[Format, ...]] = {
+    "vtu": (Format("vtu", "meshio", "other", {"kind": "vtu"}),),
+    "vtk": (Format("vtk", "meshio", "other", {"kind": "vtk"}),),
+    "ply": (Format("ply", "vtk", "plain_vtk", surface=True),),
+    "tecplot": (Format("tecplot", "meshio", "other", {"kind": "tecplot"}),),
+}
 ALIASES = {"xmf": "xdmf", "gmsh": "msh", "foam": "openfoam", "vtmb": "vtm", "stla": "stl",
            "stlb": "stl", "vtkhdf5": "vtkhdf", "e": "exodus", "exo": "exodus", "ex2": "exodus",
            "exii": "exodus", "g": "exodus", "gen": "exodus",
-           "case": "ensight", "encas": "ensight"}  # fmt: skip
+           "cas": "fluent", "case": "ensight", "encas": "ensight"}  # fmt: skip
 
 
 def format_of(path: str | Path) -> Format:
@@ -175,6 +184,8 @@ def _sniff(path: Path, head: bytes) -> str | None:
         return "pvd"
     if text.startswith(b"# vtk DataFile"):
         return "vtk"
+    if re.match(rb"\(\s*\d+\s*[\"\d(]", text):
+        return "fluent"
     if re.match(rb"\$(MeshFormat|NOD|PhysicalNames|Comments|Nodes)\b", text):
         return "msh"
     if re.search(rb"^\s*type:\s*(ensight|master_server)\b", head, re.M | re.I):
@@ -201,6 +212,8 @@ def _hdf(path: Path, suffix: str) -> str | None:
         start = file.read(1 << 16)
     if b"CGNSLibraryVersion" in start:
         return "cgns"
+    if b"meshes" in start and (path.name.endswith((".cas.h5", ".msh.h5")) or suffix == "cas"):
+        return "fluent"
     if b"VTKHDF" in start:
         return "vtkhdf"
     if b"num_nodes" in start and b"num_el_blk" in start:
