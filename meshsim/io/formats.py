@@ -43,6 +43,8 @@ FORMATS: dict[str, Format] = {
     "ensight": Format("ensight", "vtk", "ensight"),
     "exodus": Format("exodus", "vtk", "exodus"),
     "fluent": Format("fluent", "meshsim", "fluent"),
+    "tecplot": Format("tecplot", "vtk", "tecplot"),
+    "glb": Format("glb", "trimesh", "glb", surface=True),
     "openfoam": Format("openfoam", "meshsim", "foam"),
     "stl": Format("stl", "meshsim", "surfaces", {"kind": "stl"}, surface=True),
     "obj": Format("obj", "meshsim", "surfaces", {"kind": "obj"}, surface=True),
@@ -66,7 +68,7 @@ FORMATS |= {name: Format(name, "vtk", "vtk", {"kind": kind}) for name, kind in X
 MESHIO = {
     "inp": "abaqus", "bdf": "nastran", "fem": "nastran", "nas": "nastran", "med": "med",
     "mesh": "medit", "meshb": "medit", "avs": "avsucd", "f3grid": "flac3d",
-    "ugrid": "ugrid", "node": "tetgen", "ele": "tetgen", "mdpa": "mdpa", "dat": "tecplot",
+    "ugrid": "ugrid", "node": "tetgen", "ele": "tetgen", "mdpa": "mdpa",
     "post": "permas", "xml": "dolfin-xml", "hmf": "hmf",
 }  # fmt: skip
 FORMATS |= {name: Format(name, "meshio", "other", {"kind": kind}) for name, kind in MESHIO.items()}
@@ -81,7 +83,8 @@ FALLBACKS: dict[str, tuple[Format, ...]] = {
 ALIASES = {"xmf": "xdmf", "gmsh": "msh", "foam": "openfoam", "vtmb": "vtm", "stla": "stl",
            "stlb": "stl", "vtkhdf5": "vtkhdf", "e": "exodus", "exo": "exodus", "ex2": "exodus",
            "exii": "exodus", "g": "exodus", "gen": "exodus",
-           "cas": "fluent", "case": "ensight", "encas": "ensight"}  # fmt: skip
+           "cas": "fluent", "gltf": "glb", "tec": "tecplot", "case": "ensight",
+           "encas": "ensight"}  # fmt: skip
 
 
 def format_of(path: str | Path) -> Format:
@@ -184,6 +187,16 @@ def _sniff(path: Path, head: bytes) -> str | None:
         return "pvd"
     if text.startswith(b"# vtk DataFile"):
         return "vtk"
+    if re.match(rb"(?:#[^\n]*\n\s*)*(TITLE|VARIABLES|ZONE)\b", text, re.I) and re.search(
+        rb"^\s*(VARIABLES\s*=|ZONE\b)", head, re.M | re.I
+    ):
+        return "tecplot"
+    if head.startswith(b"#!TDV"):
+        raise InputError(f"{path}: binary Tecplot is not supported (save it as ASCII)")
+    if head.startswith(b"glTF"):
+        return "glb"
+    if suffix in ("dat", "plt", "tec"):
+        raise InputError(f"{path}: {_no_tecplot(head)}")
     if re.match(rb"\(\s*\d+\s*[\"\d(]", text):
         return "fluent"
     if re.match(rb"\$(MeshFormat|NOD|PhysicalNames|Comments|Nodes)\b", text):
@@ -202,6 +215,28 @@ def _sniff(path: Path, head: bytes) -> str | None:
     if text.startswith(b"solid") and re.search(rb"\bfacet\s+normal\b|\bendsolid\b", head):
         return "stl"
     return None
+
+
+def _no_tecplot(head: bytes) -> str:
+    """What a .dat seems to be that is no Tecplot file."""
+    words = {
+        "a table of forces, no mesh": rb"^#\s*(Force|Moment|CofR|Cd\b)",
+        "Nastran bulk data (name it .bdf)": (
+            rb"^\s*(SOL\s+\d|CEND\b|BEGIN\s+BULK|GRID[*,\s]|NASTRAN\b|INIT\s+MASTER)"
+        ),
+        "a table of values over time, no mesh": rb"^#\s*Time\b",
+    }
+    for what, pattern in words.items():
+        if re.search(pattern, head, re.M | re.I):
+            return f"seems to be {what}"
+    if 535532 in (int.from_bytes(head[:4], order) for order in ("little", "big")):
+        return "seems to be an SU2 restart file: read its mesh and attach it"
+    if b"\0" in head:
+        return "a binary file of no known format, no Tecplot"
+    rows = [line.split() for line in head.splitlines()[1:20] if line.strip()]
+    if rows and all(len(row) == 2 for row in rows):
+        return "seems to be a list of x, y (the outline of an airfoil, for instance), no mesh"
+    return "is no Tecplot file (expected TITLE, VARIABLES or ZONE)"
 
 
 def _hdf(path: Path, suffix: str) -> str | None:
