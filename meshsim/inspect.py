@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from meshsim.mesh import Mesh, as_tensor
+from meshsim.mesh import Mesh, MeshSource, as_tensor
 from meshsim.sample import Sample
 from meshsim.series import Frames, Series
 
@@ -25,7 +25,7 @@ def describe(
 
     Arguments:
         obj: what to look at.
-        file, format, reader: where it came from, passed on.
+        file, format, reader: where it came from; by default what the mesh says of its source.
         full: look at every frame of a series for the ranges of its fields; otherwise at the first
             and the last, which a note says.
 
@@ -38,6 +38,11 @@ def describe(
     >>> describe(mesh)["point_fields"]
     {'p': {'shape': [3], 'dtype': 'float64', 'min': 1.0, 'max': 3.0}}
     """
+    found = _source(obj)
+    if found is not None:
+        file, format, reader = (
+            file or found.path, format or found.format, reader or found.reader
+        )  # fmt: skip
     source = {"file": file, "format": format, "reader": reader}
     if isinstance(obj, Sample):
         parameters = {name: value.tolist() for name, value in obj.parameters.items()}
@@ -49,6 +54,12 @@ def describe(
             return {**source, "branches": branches, "parameters": parameters}
         return {**source, **_branch(obj.branch, full), "parameters": parameters}
     return {**source, **_branch(obj, full), "parameters": {}}
+
+
+def _source(obj: Mesh | Series | Sample) -> MeshSource | None:
+    if isinstance(obj, Sample):
+        return next((s for b in obj.branches.values() if (s := _source(b)) is not None), None)
+    return obj.source if isinstance(obj, Mesh) else obj.mesh.source
 
 
 def _branch(branch: Mesh | Series, full: bool) -> dict[str, Any]:

@@ -20,7 +20,7 @@ ArrayLike = Any  # a tensor, a NumPy array or nested lists
 
 _ARGUMENTS = (
     *("points", "cells", "point_fields", "cell_fields", "boundaries", "regions", "global_fields"),
-    *("file_order", "z", "flattened", "notes"),
+    *("file_order", "z", "flattened", "notes", "source"),
 )
 
 
@@ -68,6 +68,21 @@ class Boundary:
     kind: str = ""
 
 
+@dataclass(frozen=True)
+class MeshSource:
+    """Where a mesh was read from.
+
+    Arguments:
+        path: the file, as it was given.
+        format: what it was taken for.
+        reader: the library that opened it ("meshsim" for our own readers).
+    """
+
+    path: str
+    format: str
+    reader: str
+
+
 class Mesh:
     """A mesh of any cell types with fields on points, cells and boundaries.
 
@@ -86,6 +101,7 @@ class Mesh:
         z: the plane's third coordinate, for a planar mesh read from a file that had three.
         flattened: names of vector fields that lost a zero third component when read.
         notes: what the reader found odd, one sentence each.
+        source: the file, format and reader that it came from; None for meshes made otherwise.
 
     Raises:
         InputError: indices outside the points, lengths that do not fit, no points or cells.
@@ -106,6 +122,7 @@ class Mesh:
     z: float | None
     flattened: frozenset[str]
     notes: tuple[str, ...]
+    source: MeshSource | None
 
     def __init__(
         self,
@@ -120,6 +137,7 @@ class Mesh:
         z: float | None = None,
         flattened: frozenset[str] = frozenset(),
         notes: tuple[str, ...] = (),
+        source: MeshSource | None = None,
     ):
         self.points = as_tensor(points)
         if not self.points.is_floating_point():
@@ -154,6 +172,7 @@ class Mesh:
             z=z,
             flattened=flattened,
             notes=notes,
+            source=source,
         )
 
     def _set(self, **values: Any) -> None:

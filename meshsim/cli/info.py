@@ -37,10 +37,8 @@ def _document(path: Path, full: bool, trust: bool) -> dict[str, Any]:
     if what == "store":
         return _store(path, full)
     from meshsim.inspect import describe
-    from meshsim.io import format_of
 
-    data, found = load(path, trust), format_of(path)
-    return describe(data, file=str(path), format=found.name, reader=found.reader, full=full)
+    return describe(load(path, trust), file=str(path), full=full)
 
 
 def _run(path: Path) -> dict[str, Any]:

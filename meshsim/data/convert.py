@@ -104,7 +104,7 @@ def read_source(source: Source, options: Options) -> tuple[Sample, dict[str, str
     Raises:
         InputError: a file cannot be read, a field is missing, parameters are no numbers.
     """
-    from meshsim.io import format_of, read
+    from meshsim.io import read
 
     branches: dict[str, Mesh | Series] = {}
     parameters: dict[str, Tensor] = {}
@@ -115,7 +115,8 @@ def read_source(source: Source, options: Options) -> tuple[Sample, dict[str, str
             parameters |= found.parameters
             found = found.branch
         branches[branch] = found
-        readers[branch] = format_of(path).reader
+        origin = (found if isinstance(found, Mesh) else found.mesh).source
+        readers[branch] = origin.reader if origin is not None else ""
     if source.sidecar is not None:
         parameters |= read_parameters(source.sidecar)
     gathered = options.parameters.gather(source.folder, source.name)

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import select
 import signal
 import sys
@@ -27,6 +28,17 @@ def run(reader: str, path: str, options: dict[str, Any]) -> Any:
     return importlib.import_module(f"meshsim.io.raw.{reader}").read(path, options)
 
 
+UNKNOWN = "is damaged, or of a kind that its reader does not know"
+INTERNAL = (
+    *("cannot reshape", "could not broadcast", "operands could not", "all the input array"),
+    *("not enough values to unpack", "too many values to unpack", "need at least one array"),
+    *("zero-size array", "buffer ", "cannot convert float", "array must not contain"),
+    *("substring not found", "invalid mode", "negative dimensions", "max() ", "min() "),
+    *("'utf-8' codec", "'ascii' codec", "bytes must be", "string size must"),
+    *("zip() argument", "setting an array element", "unmarshal"),
+)
+
+
 def told(error: BaseException) -> str:
     """An error as one line."""
     if isinstance(error, MemoryError):
@@ -35,14 +47,14 @@ def told(error: BaseException) -> str:
         return "is nested too deeply"
     if isinstance(error, SystemExit):
         return "its reader gave up"
+    if isinstance(error, ImportError):
+        return f"needs {error.name}, which is not installed"
     if isinstance(error, ValueError):
         said = _said(error)
+        if said.startswith(INTERNAL):
+            return UNKNOWN
         unread = said.startswith(("invalid literal", "could not convert"))
-        return (
-            f"is damaged: a word is no number ({said.rsplit(':', 1)[-1].strip()})"
-            if unread
-            else said
-        )
+        return f"is damaged: a word is no number ({_word(said)})" if unread else said
     if isinstance(error, EOFError):
         return f"ends early ({_said(error)})"
     if isinstance(error, OSError) and error.strerror:
@@ -50,9 +62,15 @@ def told(error: BaseException) -> str:
     said = _said(error).strip("'\"")
     if said.startswith(("Unable to synchronously", "Link iteration", "Can't")):
         return f"is damaged or ends early (HDF5: {said.partition('(')[2].rstrip(')') or said})"
-    if isinstance(error, KeyError | IndexError | TypeError | AttributeError | OverflowError):
-        return f"is damaged ({type(error).__name__}: {said})"
-    return f"{type(error).__name__}: {said}"
+    # what Python or NumPy say of a reader's own state is of no use to who gave the file
+    plain = not type(error).__module__.startswith(("builtins", "numpy", "struct", "zlib"))
+    return said if plain and " " in said else UNKNOWN
+
+
+def _word(said: str) -> str:
+    """The word that Python or NumPy could not read as a number."""
+    found = re.search(r"""b?'([^']*)'\)*$""", said)
+    return repr(found[1] if found else said.rsplit(":", 1)[-1].strip())
 
 
 def _said(error: BaseException) -> str:
@@ -60,11 +78,20 @@ def _said(error: BaseException) -> str:
 
 
 def answer(request: dict[str, Any]) -> Any:
-    """The tree of a request, or {"error": one line}."""
-    try:
-        return {"tree": run(request["reader"], request["path"], request["options"])}
-    except (Exception, SystemExit) as error:
-        return {"error": told(error)}
+    """{"tree", "used": which of the readers}, or {"error": one line}; the first reader's.
+
+    Readers after the first are tried where those before it fail or find no cells.
+    """
+    first: Any = None
+    for i, (reader, options) in enumerate(request["readers"]):
+        try:
+            tree = run(reader, request["path"], options)
+            if "blocks" not in tree or any(len(block["nodes"]) for block in tree["blocks"]):
+                return {"tree": tree, "used": i}
+            first = {"tree": tree, "used": i} if first is None else first
+        except (Exception, SystemExit) as error:
+            first = {"error": told(error)} if first is None else first
+    return first
 
 
 def limit_memory(size: int) -> None:

@@ -40,6 +40,11 @@ FORMATS: dict[str, Format] = {
     "su2": Format("su2", "meshsim", "su2"),
     "cgns": Format("cgns", "meshsim", "cgns"),
     "xdmf": Format("xdmf", "meshsim", "xdmf"),
+    "ensight": Format("ensight", "vtk", "ensight"),
+    "exodus": Format("exodus", "vtk", "exodus"),
+    "fluent": Format("fluent", "meshsim", "fluent"),
+    "tecplot": Format("tecplot", "vtk", "tecplot"),
+    "glb": Format("glb", "trimesh", "glb", surface=True),
     "openfoam": Format("openfoam", "meshsim", "foam"),
     "stl": Format("stl", "meshsim", "surfaces", {"kind": "stl"}, surface=True),
     "obj": Format("obj", "meshsim", "surfaces", {"kind": "obj"}, surface=True),
@@ -62,13 +67,24 @@ XML = {
 FORMATS |= {name: Format(name, "vtk", "vtk", {"kind": kind}) for name, kind in XML.items()}
 MESHIO = {
     "inp": "abaqus", "bdf": "nastran", "fem": "nastran", "nas": "nastran", "med": "med",
-    "mesh": "medit", "meshb": "medit", "avs": "avsucd", "e": "exodus", "exo": "exodus",
-    "ex2": "exodus", "f3grid": "flac3d", "ugrid": "ugrid", "node": "tetgen", "ele": "tetgen",
-    "mdpa": "mdpa", "dat": "tecplot", "post": "permas", "xml": "dolfin-xml", "hmf": "hmf",
+    "mesh": "medit", "meshb": "medit", "avs": "avsucd", "f3grid": "flac3d",
+    "ugrid": "ugrid", "node": "tetgen", "ele": "tetgen", "mdpa": "mdpa",
+    "post": "permas", "xml": "dolfin-xml", "hmf": "hmf",
 }  # fmt: skip
 FORMATS |= {name: Format(name, "meshio", "other", {"kind": kind}) for name, kind in MESHIO.items()}
+# what is tried where the first reader fails or finds no cells. Only readers that refuse what is
+# damaged: meshio fills up a su2, and trimesh leaves out the broken faces of an obj
+FALLBACKS: dict[str, tuple[Format, ...]] = {
+    "vtu": (Format("vtu", "meshio", "other", {"kind": "vtu"}),),
+    "vtk": (Format("vtk", "meshio", "other", {"kind": "vtk"}),),
+    "ply": (Format("ply", "vtk", "plain_vtk", surface=True),),
+    "tecplot": (Format("tecplot", "meshio", "other", {"kind": "tecplot"}),),
+}
 ALIASES = {"xmf": "xdmf", "gmsh": "msh", "foam": "openfoam", "vtmb": "vtm", "stla": "stl",
-           "stlb": "stl", "vtkhdf5": "vtkhdf"}  # fmt: skip
+           "stlb": "stl", "vtkhdf5": "vtkhdf", "e": "exodus", "exo": "exodus", "ex2": "exodus",
+           "exii": "exodus", "g": "exodus", "gen": "exodus",
+           "cas": "fluent", "gltf": "glb", "tec": "tecplot", "case": "ensight",
+           "encas": "ensight"}  # fmt: skip
 
 
 def format_of(path: str | Path) -> Format:
@@ -150,6 +166,10 @@ def _sniff(path: Path, head: bytes) -> str | None:
         return "openfoam"
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return _hdf(path, suffix)
+    if re.match(rb"CDF[\x01\x02\x05]", head):
+        if b"num_nodes" not in head:
+            raise InputError(f"{path}: a netCDF file, but no Exodus mesh (no num_nodes in it)")
+        return "exodus"
     if b"ADF Database Version" in head[:64]:
         return "cgns"
     if head.startswith(b"PK\x03\x04"):
@@ -163,10 +183,26 @@ def _sniff(path: Path, head: bytes) -> str | None:
                 raise InputError(f"{path}: VTK files of type {kind} are not supported")
             return kinds[kind]
         return "xdmf" if b"<Xdmf" in head else None
+    if text.startswith(b"{") and b'"files"' in text and suffix == "series":
+        return "pvd"
     if text.startswith(b"# vtk DataFile"):
         return "vtk"
+    if re.match(rb"(?:#[^\n]*\n\s*)*(TITLE|VARIABLES|ZONE)\b", text, re.I) and re.search(
+        rb"^\s*(VARIABLES\s*=|ZONE\b)", head, re.M | re.I
+    ):
+        return "tecplot"
+    if head.startswith(b"#!TDV"):
+        raise InputError(f"{path}: binary Tecplot is not supported (save it as ASCII)")
+    if head.startswith(b"glTF"):
+        return "glb"
+    if suffix in ("dat", "plt", "tec"):
+        raise InputError(f"{path}: {_no_tecplot(head)}")
+    if re.match(rb"\(\s*\d+\s*[\"\d(]", text):
+        return "fluent"
     if re.match(rb"\$(MeshFormat|NOD|PhysicalNames|Comments|Nodes)\b", text):
         return "msh"
+    if re.search(rb"^\s*type:\s*(ensight|master_server)\b", head, re.M | re.I):
+        return "ensight"
     if re.match(rb"ply\s*\r?\n", head):
         return "ply"
     if re.match(rb"(ST)?C?N?4?n?OFF(?![A-Za-z])", text):
@@ -181,16 +217,42 @@ def _sniff(path: Path, head: bytes) -> str | None:
     return None
 
 
+def _no_tecplot(head: bytes) -> str:
+    """What a .dat seems to be that is no Tecplot file."""
+    words = {
+        "a table of forces, no mesh": rb"^#\s*(Force|Moment|CofR|Cd\b)",
+        "Nastran bulk data (name it .bdf)": (
+            rb"^\s*(SOL\s+\d|CEND\b|BEGIN\s+BULK|GRID[*,\s]|NASTRAN\b|INIT\s+MASTER)"
+        ),
+        "a table of values over time, no mesh": rb"^#\s*Time\b",
+    }
+    for what, pattern in words.items():
+        if re.search(pattern, head, re.M | re.I):
+            return f"seems to be {what}"
+    if 535532 in (int.from_bytes(head[:4], order) for order in ("little", "big")):
+        return "seems to be an SU2 restart file: read its mesh and attach it"
+    if b"\0" in head:
+        return "a binary file of no known format, no Tecplot"
+    rows = [line.split() for line in head.splitlines()[1:20] if line.strip()]
+    if rows and all(len(row) == 2 for row in rows):
+        return "seems to be a list of x, y (the outline of an airfoil, for instance), no mesh"
+    return "is no Tecplot file (expected TITLE, VARIABLES or ZONE)"
+
+
 def _hdf(path: Path, suffix: str) -> str | None:
     """HDF5 holds many formats: ask the root group's members, without opening a hostile file."""
-    if suffix in ("cgns", "vtkhdf", "med", "hmf", "e", "exo", "ex2"):
+    if suffix in ("cgns", "vtkhdf", "med", "hmf", "exodus"):
         return suffix
     with open(path, "rb") as file:
         start = file.read(1 << 16)
     if b"CGNSLibraryVersion" in start:
         return "cgns"
+    if b"meshes" in start and (path.name.endswith((".cas.h5", ".msh.h5")) or suffix == "cas"):
+        return "fluent"
     if b"VTKHDF" in start:
         return "vtkhdf"
+    if b"num_nodes" in start and b"num_el_blk" in start:
+        return "exodus"
     return None
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -152,8 +153,24 @@ def fetch(reader: str, path: Path, options: dict[str, Any], trust: bool = False)
     Raises:
         InputError: the file cannot be read; one line that names it.
     """
+    return fetch_first([(reader, options)], path, trust)[0]
+
+
+def fetch_first(
+    readers: Sequence[tuple[str, dict[str, Any]]], path: Path, trust: bool = False
+) -> tuple[Any, int]:
+    """The tree of the first of some readers that finds a mesh, and which it was.
+
+    Arguments:
+        readers: (module of `meshsim.io.raw`, its options).
+        trust: read in this process, without limits.
+
+    Raises:
+        InputError: none of them can read the file; the first one's reason, in one line.
+    """
     # absolute: a child that is reused may have started in another folder
-    request = {"reader": reader, "path": str(path.absolute()), "options": options, "seconds": 0.0}
+    request: dict[str, Any] = {"path": str(path.absolute()), "seconds": 0.0}
+    request["readers"] = [list(reader) for reader in readers]
     if trust:
         found = child.answer(request)
     else:
@@ -166,7 +183,7 @@ def fetch(reader: str, path: Path, options: dict[str, Any], trust: bool = False)
                 raise InputError(f"{path}: {error}") from None
     if "error" in found:
         raise InputError(f"{path}: {one_line(found['error'] or 'cannot be read')}")
-    return found["tree"]
+    return found["tree"], int(found["used"])
 
 
 def _ask(request: dict[str, Any]) -> Any:

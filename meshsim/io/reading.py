@@ -10,11 +10,11 @@ import numpy as np
 from meshsim.check import InputError
 from meshsim.io import guard
 from meshsim.io.build import Built
-from meshsim.io.formats import Format, case_folder, format_of
+from meshsim.io.formats import FALLBACKS, Format, case_folder, format_of
 from meshsim.io.frames import Lazy, Source
 from meshsim.io.planar import flat
 from meshsim.io.raw import Tree
-from meshsim.mesh import Mesh
+from meshsim.mesh import Mesh, MeshSource
 from meshsim.sample import Sample
 from meshsim.series import Series
 
@@ -24,6 +24,7 @@ def read(
     *,
     planar: bool = True,
     time: float | int | str | None = None,
+    isolate: bool = True,
     trust: bool = False,
 ) -> Mesh | Series | Sample:
     """Read a mesh file or an OpenFOAM case.
@@ -36,10 +37,12 @@ def read(
         planar: read meshes whose points all have one third coordinate as two-dimensional;
             formats of surfaces (stl, obj, ply, off) never are.
         time: of a series, the mesh at this time: a number, "first" or "last".
-        trust: read in this process, without the child.
+        isolate: read in the guarded child; False reads in this process, without limits.
+        trust: True is the same as `isolate=False` (the command line's `--trust`).
 
     Returns:
-        A Mesh; a Series where the file has times; a Sample where it has parameters.
+        A Mesh; a Series where the file has times; a Sample where it has parameters. The mesh says
+        in `source` which reader opened it.
 
     Raises:
         InputError: the file is missing, empty, damaged, of no known format, or holds no mesh.
@@ -50,11 +53,14 @@ def read(
     >>> read(file)
     Mesh(3 points, 3-D, 1 triangle)
     """
-    path = Path(path)
+    given, path = str(path), Path(path)
+    trust = trust or not isolate
     form = format_of(path)
     if form.module == "foam":
         path = case_folder(path)
-    tree = guard.fetch(form.module, path, form.options, trust)
+    forms = [form, *FALLBACKS.get(form.name, ())]
+    tree, used = guard.fetch_first([(f.module, f.options) for f in forms], path, trust)
+    source, form = MeshSource(given, form.name, forms[used].reader), forms[used]
     try:
         if time is not None and form.module == "foam" and "times" in tree:
             # with the values on the patches, which a series does not hold
@@ -63,8 +69,8 @@ def read(
             steps = [s for segment in segments for s in segment["steps"]]
             step = steps[_nearest(times, time)]
             tree = guard.fetch(form.module, path, {**form.options, "time": step}, trust)
-            return Built(tree, form.surface, planar).mesh
-        out = _made(tree, path, form, planar, trust)
+            return Built(tree, form.surface, planar).mesh.replace(source=source)
+        out = _sourced(_made(tree, path, form, planar, trust), source)
         return out if time is None else _at(out, time)
     except InputError as error:
         message = str(error)
@@ -84,6 +90,17 @@ def _made(tree: Tree, path: Path, form: Format, planar: bool, trust: bool) -> An
     if tree.get("parameters"):
         return Sample(out, tree["parameters"], name=path.stem)
     return out
+
+
+def _sourced(out: Any, source: MeshSource) -> Any:
+    """The same with `source` on every mesh."""
+    if isinstance(out, Mesh):
+        return out.replace(source=source)
+    if isinstance(out, Sample):
+        return Sample(_sourced(out.branch, source), out.parameters, name=out.name)
+    later = tuple(_sourced(segment, source) for segment in out.later)
+    mesh = out.mesh.replace(source=source)
+    return Series(mesh, out.times, out.point_fields, out.cell_fields, out.points, later)
 
 
 def _with_later(first: Series, later: tuple[Series, ...]) -> Series:

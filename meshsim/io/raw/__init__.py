@@ -37,7 +37,6 @@ import bz2
 import gzip
 import lzma
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,8 +138,16 @@ def integer_lines(text: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def beside(path: str, name: str) -> str:
-    """A file named in another file: relative names are looked up beside it."""
-    return name if os.path.isabs(name) else str(Path(path).parent / name)
+    """A file named in another file: relative names are looked up beside it.
+
+    Raises:
+        ValueError: it lies outside the other file's folder.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    found = os.path.normpath(os.path.join(folder, name))
+    inside = found == folder or found.startswith(folder.rstrip(os.sep) + os.sep)
+    expect(inside and "\0" not in name, f"names {name!r}, which is outside its folder: not read")
+    return found
 
 
 def ragged(sizes: np.ndarray) -> np.ndarray:

@@ -40,6 +40,7 @@ def merge(parts: list[Tree], names: list[str], weld: bool = True, compare: bool 
         "global_fields": dict(parts[0].get("global_fields", {})),
         "notes": notes,
     }
+    partly = _only_above(parts, out, notes)
     first_point = first_cell = 0
     for part, name in zip(parts, _distinct(names), strict=True):
         n_cells = 0
@@ -61,13 +62,48 @@ def merge(parts: list[Tree], names: list[str], weld: bool = True, compare: bool 
             moved = {where: new[np.asarray(found[where]) + first_point]}
             _add(out["boundaries"], key, {**found, **moved, "fields": {}}, where)
         for key in out["cell_fields"]:
-            if any(key in p.get("covered", {}) for p in parts):
+            if key in partly or any(key in p.get("covered", {}) for p in parts):
                 rows = part.get("covered", {}).get(key, np.arange(n_cells)) + first_cell
+                rows = rows if key in part.get("cell_fields", {}) else rows[:0]
                 covered = out.setdefault("covered", {})
                 covered[key] = np.concatenate([covered.get(key, rows[:0]), rows])
         first_point += len(part["points"])
         first_cell += n_cells
     return out
+
+
+def _only_above(parts: list[Tree], out: Tree, notes: list[str]) -> set[str]:
+    """Cell fields that all parts have but those of lower dimension, the boundaries: kept."""
+    dims = [max(map(_dim, p["blocks"])) for p in parts]
+    tops = [p for p, dim in zip(parts, dims, strict=True) if dim == max(dims)]
+    found = set()
+    for name in dict.fromkeys(name for p in tops for name in p.get("cell_fields", {})):
+        have = [p["cell_fields"][name] for p in tops if name in p.get("cell_fields", {})]
+        if name in out["cell_fields"] or len(have) < len(tops):
+            continue
+        shapes = {v.shape[1:] for v in have}
+        if len(shapes) > 1 or any(
+            name in p.get("cell_fields", {}) and p["cell_fields"][name].shape[1:] not in shapes
+            for p in parts
+        ):
+            continue
+        empty = np.zeros((1, *shapes.pop()), have[0].dtype)
+        rows = [
+            p["cell_fields"].get(name, empty[np.zeros(_count(p), np.int64)])
+            for p in ({"cell_fields": {}} | q for q in parts)
+        ]
+        out["cell_fields"][name] = np.concatenate(rows)
+        notes.remove(_missing("cell", name))
+        found.add(name)
+    return found
+
+
+def _count(part: Tree) -> int:
+    return sum(len(b["offsets"]) - 1 if "offsets" in b else len(b["nodes"]) for b in part["blocks"])
+
+
+def _missing(where: str, name: str) -> str:
+    return f"{where} field {name!r} is not in every part alike and was left out"
 
 
 def _dim(block: Tree) -> int:
@@ -107,8 +143,7 @@ def _common(parts: list[Tree], place: str, notes: list[str]) -> dict[str, np.nda
         if len(have) == len(parts) and len({f.shape[1:] for f in have}) == 1:
             out[name] = np.concatenate(have)
         else:
-            where = place.removesuffix("_fields")
-            notes.append(f"{where} field {name!r} is not in every part alike and was left out")
+            notes.append(_missing(place.removesuffix("_fields"), name))
     return out
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from meshsim.io.raw import NODES, Tree, expect
+from meshsim.io.raw.markup import check_file
 
 
 def read(path: str, options: Tree) -> Tree:
     """A file read by meshio (`options["kind"]` is its name for the format) as a tree."""
     import meshio
+
+    if options["kind"] in ("dolfin-xml", "vtu", "xdmf"):
+        check_file(path)
 
     try:
         mesh = meshio.read(path, file_format=options["kind"])

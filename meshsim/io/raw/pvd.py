@@ -1,18 +1,14 @@
-"""ParaView's .pvd: times and the files that hold them."""
+"""ParaView's .pvd and .series: times and the files that hold them."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import xml.etree.ElementTree as ElementTree
-import zlib
 
-import numpy as np
-
-from meshsim.io.raw import Tree, beside, content, expect, vtk
+from meshsim.io.raw import Tree, beside, content, expect, steps, vtk
+from meshsim.io.raw.markup import parse
 from meshsim.io.raw.merge import merge
-
-SCAN_BYTES = 256 << 20  # all frames are compared when they are opened, up to this much
 
 
 def read(path: str, options: Tree) -> Tree:
@@ -25,48 +21,43 @@ def read(path: str, options: Tree) -> Tree:
     if "step" in options:
         step = options["step"]
         expect(0 <= step < len(files), f"has no step {step}")
-        return _frame(files[step], options)
+        return steps.frame(_parts(files[step]), options, os.path.basename(files[step][0]))
     keys = [_key(parts, whole) for parts, whole in zip(files, _whole(files), strict=True)]
-    starts = [0]
-    for i, (key, before) in enumerate(zip(keys[1:], keys, strict=False), 1):
-        if key[0] != before[0] or (None not in (key[1], before[1]) and key[1] != before[1]):
-            starts.append(i)
-    trees = []
-    for a, b in zip(starts, [*starts[1:], len(files)], strict=True):
-        tree = _parts(files[a])
-        tree["times"], tree["steps"] = times[a:b], list(range(a, b))
-        known = [key[2] for key in keys[a:b] if key[2] is not None]
-        tree["frames"] = {
-            "point": list(tree["point_fields"]),
-            "cell": list(tree["cell_fields"]),
-            "points": len(set(known)) > 1,
-            "key": connectivity(tree["blocks"]),
-        }
-        trees.append(tree)
-    return trees[0] | {"later": trees[1:]}
+    return steps.series(lambda i: _parts(files[i]), times, keys)
 
 
 def _listed(path: str) -> tuple[list[list[str]], list[float]]:
-    try:
-        root = ElementTree.fromstring(content(path))
-    except ElementTree.ParseError as error:
-        raise ValueError(f"is not complete XML ({error})") from None
-    sets = root.findall("Collection/DataSet")
+    data = content(path)
+    sets = _json(data) if data.lstrip()[:1] == b"{" else parse(data).findall("Collection/DataSet")
     expect(sets, "lists no files")
     by_time: dict[float, list[str]] = {}
     for i, entry in enumerate(sets):
         name = entry.get("file", "")
         file = beside(path, name)
         expect(name and os.path.exists(file), f"names {name!r}, which is not there")
-        by_time.setdefault(float(entry.get("timestep", i)), []).append(file)
+        by_time.setdefault(float(entry.get("timestep") or i), []).append(file)
     times = sorted(by_time)
     return [by_time[t] for t in times], times
 
 
+def _json(data: bytes) -> list[dict[str, str]]:
+    """The entries of ParaView's .series: {"files": [{"name": …, "time": …}, …]}."""
+    try:
+        files = json.loads(data)["files"]
+        return [{"file": str(f["name"]), "timestep": str(float(f["time"]))} for f in files]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError('is no list of files (expected {"files": [{"name", "time"}]})') from None
+
+
 def _kind(path: str) -> str:
     with open(path, "rb") as file:
-        found = re.search(rb'<VTKFile[^>]*\btype="(\w+)"', file.read(2000))
-    expect(found, f"{os.path.basename(path)} is no VTK XML file")
+        head = file.read(2000)
+    if head.startswith(b"# vtk DataFile"):
+        return "legacy"
+    if head.startswith(b"\x89HDF"):
+        return "vtkhdf"
+    found = re.search(rb'<VTKFile[^>]*\btype="(\w+)"', head)
+    expect(found, f"{os.path.basename(path)} is no VTK file")
     assert found is not None
     return found[1].decode()
 
@@ -82,38 +73,13 @@ def _parts(files: list[str]) -> Tree:
     return trees[0] if len(trees) == 1 else merge(trees, names, compare=False)
 
 
-def _frame(files: list[str], options: Tree) -> Tree:
-    tree, key = _parts(files), options.get("key")
-    expect(
-        key is None or key == connectivity(tree["blocks"]),
-        f"{os.path.basename(files[0])}: its cells differ from those of the frame before",
-    )
-    moving = ("points",) if options.get("moves", True) else ()
-    return {name: tree[name] for name in ("point_fields", "cell_fields", *moving)}
-
-
-def connectivity(blocks: list[Tree]) -> int:
-    """A checksum of cells."""
-    key = 0
-    for block in blocks:
-        key = zlib.crc32(block["type"].encode(), key)
-        for name in ("nodes", "offsets", "face_offsets", "rows"):
-            if name in block:
-                key = zlib.crc32(np.ascontiguousarray(block[name], np.int64).data, key)
-    return key
-
-
 def _whole(files: list[list[str]]) -> list[bool]:
     """Which frames to read in full when the series is opened."""
     total = sum(os.path.getsize(part) for parts in files for part in parts)
-    n = len(files)
-    if total <= SCAN_BYTES:
-        return [True] * n
-    some = {0, 1, n // 2, n - 1}
-    return [i in some for i in range(n)]
+    return steps.looked_at(len(files), total)
 
 
-def _key(files: list[str], whole: bool) -> tuple[object, int | None, int | None]:
+def _key(files: list[str], whole: bool) -> steps.Key:
     """Sizes, checksum of the cells, checksum of the points (None: not looked at)."""
     sizes = []
     for file in files:
@@ -124,6 +90,4 @@ def _key(files: list[str], whole: bool) -> tuple[object, int | None, int | None]
         )
     if not whole:
         return tuple(sizes), None, None
-    tree = _parts(files)
-    points = zlib.crc32(np.ascontiguousarray(tree["points"]).data)
-    return tuple(sizes), connectivity(tree["blocks"]), points
+    return (tuple(sizes), *steps.key(_parts(files))[1:])

@@ -4,11 +4,27 @@ kin), legacy vtk and VTKHDF."""
 from __future__ import annotations
 
 import itertools
+import os
+import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from meshsim.io.raw import SURFACE, VTK_TYPES, Tree, by_size, expect, gather, ragged
+from meshsim.io.raw import (
+    SURFACE,
+    VTK_TYPES,
+    Tree,
+    beside,
+    by_size,
+    content,
+    expect,
+    gather,
+    ragged,
+    steps,
+    unpacked,
+)
+from meshsim.io.raw.markup import check_file, parse
 from meshsim.io.raw.merge import merge
 
 # Lagrange and Bézier cells of low order have the nodes of their VTK kin in the same order
@@ -61,15 +77,64 @@ def read(path: str, options: Tree) -> Tree:
         reader = vtkHDFReader()
     else:
         expect(kind in XML, f"VTK files of type {kind!r} are not supported")
+        check_file(path)
+        if kind == "vtkMultiBlockDataSet" or (kind.startswith("P") and kind != "PolyData"):
+            _check_names(path)
         reader = getattr(vtkIOXML, XML[kind])()
     reader.SetFileName(path)
+    told(reader.UpdateInformation)
+    at = times(reader)
+    if len(at) < 2:
+        return _found(reader)
+    labels = at if kind in ("legacy", "vtkhdf") else _time_values(path, at)
+
+    def load(step: int) -> Tree:
+        told(lambda: reader.UpdateTimeStep(at[step]))
+        return tree(reader.GetOutputDataObject(0), compare=False)
+
+    if "step" in options:
+        expect(0 <= options["step"] < len(at), f"has no step {options['step']}")
+        name = f"time {labels[options['step']]:g}"
+        return steps.frame(load(options["step"]), options, name)
+    whole = steps.looked_at(len(at), os.path.getsize(path))
+    keys = [steps.key(load(i)) if see else (None, None, None) for i, see in enumerate(whole)]
+    return steps.series(load, labels, keys)
+
+
+def _time_values(path: str, at: list[float]) -> list[float]:
+    """The times that an XML file announces; VTK gives only their numbers."""
+    with unpacked(path) as file:
+        found = re.search(rb'\bTimeValues\s*=\s*"([^"]*)"', file.read(1 << 20))
+    values = [] if found is None else [float(word) for word in found[1].split()]
+    rises = all(a < b for a, b in itertools.pairwise(values))
+    return values if len(values) == len(at) and rises else at
+
+
+def _found(reader: Any) -> Tree:
     data = run(reader)
     expect(data is not None, "VTK found no data set in it")
     return tree(data)
 
 
+def _check_names(path: str) -> None:
+    """Look at every file that a list of pieces names: VTK would open it wherever it lies."""
+    for entry in parse(content(path)).iter():
+        for key in ("file", "Source"):
+            name = entry.get(key)
+            expect(
+                name is None or os.path.exists(beside(path, name)),
+                f"names {name!r}, which is not there",
+            )
+
+
 def run(reader: Any) -> Any:
     """Update a VTK reader and give its output; anything VTK calls an error is raised."""
+    told(reader.Update)
+    return reader.GetOutputDataObject(0)
+
+
+def told(update: Callable[[], Any]) -> None:
+    """Let VTK do something; anything that it calls an error is raised."""
     from vtkmodules.vtkCommonCore import vtkLogger, vtkOutputWindow, vtkStringOutputWindow
 
     before, said = vtkOutputWindow.GetInstance(), vtkStringOutputWindow()
@@ -77,8 +142,7 @@ def run(reader: Any) -> Any:
     vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
     vtkOutputWindow.SetInstance(said)
     try:
-        reader.Update()
-        data = reader.GetOutputDataObject(0)
+        update()
     finally:
         vtkOutputWindow.SetInstance(before)
         vtkLogger.SetStderrVerbosity(loud)
@@ -89,25 +153,20 @@ def run(reader: Any) -> Any:
         first, _, text = message.strip().partition("\n")
         if first.startswith("ERROR") or "rror reading" in text or "rror parsing" in text:
             raise ValueError(text.split("): ", 1)[-1])
-    return data
 
 
-def tree(data: Any) -> Tree:
+def times(reader: Any) -> list[float]:
+    """The times that a VTK reader offers, after its UpdateInformation."""
+    from vtkmodules.vtkCommonExecutionModel import vtkStreamingDemandDrivenPipeline
+
+    about, key = reader.GetOutputInformation(0), vtkStreamingDemandDrivenPipeline.TIME_STEPS()
+    return [float(about.Get(key, i)) for i in range(about.Length(key))]
+
+
+def tree(data: Any, compare: bool = True) -> Tree:
     """A VTK data object as a tree; the leaves of a composite one are merged."""
     if data.IsA("vtkCompositeDataSet"):
-        parts, names = [], []
-        walk = data.NewIterator()
-        walk.SkipEmptyNodesOn()
-        walk.InitTraversal()
-        while not walk.IsDoneWithTraversal():
-            leaf = walk.GetCurrentDataObject()
-            if leaf.IsA("vtkDataSet") and leaf.GetNumberOfPoints():
-                meta = walk.GetCurrentMetaData() if walk.HasCurrentMetaData() else None
-                name = meta.Get(data.NAME()) if meta is not None and meta.Has(data.NAME()) else ""
-                parts.append(tree(leaf))
-                names.append(name or f"block{len(parts)}")
-            walk.GoToNextItem()
-        return merge(parts, names)
+        return merge(*leaves(data), compare=compare)
     expect(data.IsA("vtkDataSet"), f"holds {data.GetClassName()}, which is no mesh")
     notes: list[str] = []
     if data.IsA("vtkPolyData"):
@@ -129,6 +188,24 @@ def tree(data: Any) -> Tree:
         "notes": notes,
     }
     return out | _globals(data.GetFieldData())
+
+
+def leaves(data: Any) -> tuple[list[Tree], list[str]]:
+    """The data sets with points in a composite one, as trees, and their names."""
+    parts: list[Tree] = []
+    names: list[str] = []
+    walk = data.NewIterator()
+    walk.SkipEmptyNodesOn()
+    walk.InitTraversal()
+    while not walk.IsDoneWithTraversal():
+        leaf = walk.GetCurrentDataObject()
+        if leaf.IsA("vtkDataSet") and leaf.GetNumberOfPoints():
+            meta = walk.GetCurrentMetaData() if walk.HasCurrentMetaData() else None
+            name = meta.Get(data.NAME()) if meta is not None and meta.Has(data.NAME()) else ""
+            parts.append(tree(leaf))
+            names.append(name or f"block{len(parts)}")
+        walk.GoToNextItem()
+    return parts, names
 
 
 def _unstructured(data: Any) -> Any:

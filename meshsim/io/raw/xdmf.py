@@ -14,6 +14,7 @@ import numpy as np
 
 from meshsim.io.raw import SURFACE, Tree, beside, by_size, content, expect, numbers
 from meshsim.io.raw.cgns_cells import _boxes
+from meshsim.io.raw.markup import parse
 from meshsim.io.raw.merge import merge
 from meshsim.io.raw.xdmf_cells import MIXED, mixed
 
@@ -63,10 +64,7 @@ class File:
 
     def __init__(self, path: str):
         self.path = path
-        try:
-            self.root = ElementTree.fromstring(content(path))
-        except ElementTree.ParseError as error:
-            raise ValueError(f"is not complete XML ({error})") from None
+        self.root = parse(content(path))
         for element in self.root.iter():
             element.tag = str(element.tag).rsplit("}", 1)[-1]
         self.opened: dict[str, Any] = {}
