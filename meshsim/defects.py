@@ -11,7 +11,7 @@ from torch import Tensor
 
 from meshsim.geometry import checks, corners, hanging, quality
 from meshsim.geometry import figures as merit
-from meshsim.geometry.measure import signed_measures
+from meshsim.geometry.columns import signed
 from meshsim.mesh import Mesh
 
 FIRST = 8  # numbers that a finding lists
@@ -48,10 +48,8 @@ class _Mesh:
     def __init__(self, mesh: Mesh, limit: int):
         self.mesh, self.limit = mesh, limit
 
-    def found(
-        self, kind: str, severity: str, of: str, ids: Tensor, text: str, count: int | None = None
-    ) -> Iterator[Finding]:
-        """The finding, if there are any ids."""
+    def found(self, kind: str, severity: str, of: str, ids: Tensor, text: str) -> Iterator[Finding]:
+        """The finding, if there are any ids; its text begins with how many."""
         if not len(ids):
             return
         mesh, first = self.mesh, int(ids[0])
@@ -63,10 +61,10 @@ class _Mesh:
                 ids = ids if mesh.file_order is None else mesh.file_order[ids].sort().values
             case _:
                 at = mesh.faces.centre[first]
-        count = len(ids) if count is None else count
+        count = len(ids)
         listed = tuple(ids[: self.limit].tolist())
         place = tuple(at.tolist()) if bool(at.isfinite().all()) else None
-        yield Finding(kind, severity, count, of, listed, place, text.format(n=count))
+        yield Finding(kind, severity, count, of, listed, place, f"{count} {text}")
 
 
 def of_mesh(mesh: Mesh, limit: int = FIRST) -> tuple[list[Finding], dict[str, Any]]:
@@ -107,17 +105,19 @@ def _doubles(see: _Mesh) -> Iterator[Finding]:
 def _shapes(see: _Mesh) -> Iterator[Finding]:
     mesh = see.mesh
     points, blocks = mesh.points, mesh.cells
-    flat = quality.degenerate(points, blocks)
+    sizes = signed(points, blocks)
+    flat = checks.flat_cells(points, blocks, sizes)
     text = f"cells have no {('', 'length', 'area', 'volume')[mesh.cell_dim]}"
     yield from see.found("degenerate", ERROR, "cells", flat, text)
-    crowded = checks.crowded(mesh.faces).nonzero().squeeze(1)
+    crowded = checks.crowded(mesh.faces, checks.duplicate_cells(blocks)).nonzero().squeeze(1)
     solid = mesh.cell_dim == mesh.dim
     face = ("", "points", "edges", "faces")[mesh.cell_dim]
     text = f"{face} are shared by more than two cells" + (", which must overlap" if solid else "")
     yield from see.found("non_manifold", ERROR if solid else WARNING, face, crowded, text)
     if mesh.cell_dim < 2:
         return
-    yield from _windings(see)
+    if solid:
+        yield from _windings(see, sizes, flat)
     quadratic = [b for b in blocks if b.type[-1].isdigit()]
     ids = corners.folded(points, blocks)
     curved = torch.cat([torch.full((len(b),), b in quadratic, device=ids.device) for b in blocks])[
@@ -140,25 +140,24 @@ def _shapes(see: _Mesh) -> Iterator[Finding]:
         yield from _surface(see)
 
 
-def _windings(see: _Mesh) -> Iterator[Finding]:
-    mesh = see.mesh
-    ids = quality.inverted(mesh.points, mesh.cells)
-    ids = ids[~torch.isin(ids, quality.degenerate(mesh.points, mesh.cells))]
-    listed = checks.carelessly_wound(mesh.points, mesh.cells) if len(ids) else ids
-    some = torch.isin(listed, ids).sum()
+def _windings(see: _Mesh, sizes: Tensor, flat: Tensor) -> Iterator[Finding]:
+    blocks = see.mesh.cells
+    turned = checks.turned_cells(blocks, sizes)
+    turned[flat] = False
+    ids = turned.nonzero().squeeze(1)
+    listed = checks.carelessly_wound(blocks, sizes) if len(ids) else ids
+    some = int(turned[listed].sum())
     text = "cells are inside out, against the others of their type" + (
-        f"; {int(some)} of them are only listed the wrong way round (--repair)" if some else ""
+        f"; {some} of them are only listed the wrong way round (--repair)" if some else ""
     )
     yield from see.found("inverted", ERROR, "cells", ids, text)
-    if mesh.cell_dim == mesh.dim:
-        first = 0
-        for block in mesh.cells:
-            negative = signed_measures(mesh.points, [block]) < 0
+    first = 0
+    for block, most in zip(blocks, checks.mirrored_blocks(blocks, sizes), strict=True):
+        if most:
             every = torch.arange(first, first + len(block))
-            if 2 * int(negative.sum()) > len(block):
-                text = f"{block.type} cells are listed the other way round than VTK's, throughout"
-                yield from see.found("mirrored", INFORMATION, "cells", every, text)
-            first += len(block)
+            text = f"{block.type} cells are listed the other way round than VTK's, throughout"
+            yield from see.found("mirrored", INFORMATION, "cells", every, text)
+        first += len(block)
 
 
 def _hanging(see: _Mesh) -> Iterator[Finding]:
@@ -186,7 +185,9 @@ def _surface(see: _Mesh) -> Iterator[Finding]:
     text = "cells of closed parts have normals that point into what they enclose"
     yield from see.found("inside_out", WARNING, "cells", found.inside_out, text)
     if found.one_sided:
-        text = "cells lie on a one-sided part (a Möbius strip), which has no outside"
+        text = (
+            f"{found.one_sided} cells lie on a one-sided part (a Möbius strip): it has no outside"
+        )
         yield Finding("one_sided", WARNING, found.one_sided, "cells", (), None, text)
     rim = (mesh.faces.cell_offsets.diff() == 1).nonzero().squeeze(1)
     text = (
@@ -217,13 +218,16 @@ def _figures(see: _Mesh) -> tuple[list[Finding], dict[str, Any]]:
         top = float(values.max())
         numbers[name] = {"max": top, "mean": mean, "over": len(ids), "threshold": most}
         unit = "°" if name == "non_orthogonality" else ""
-        text = (
-            f"{of} have a {name.replace('_', ' ')} over {most:g}{unit} (the worst {top:.6g}{unit})"
-        )
+        text = f"{of} have a {spoken(name)} over {most:g}{unit} (the worst {top:.6g}{unit})"
         shift = n if values is outer else 0
         worst = ids[values[ids].argsort(descending=True, stable=True)] + shift
         findings += see.found(name, WARNING, of, worst, text)
     return findings, numbers
+
+
+def spoken(name: str) -> str:
+    """`non_orthogonality` as it is written in a sentence."""
+    return name.replace("non_", "non-").replace("_", " ")
 
 
 def directions(mesh: Mesh) -> Tensor:

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from meshsim.defects import ERROR, FIRST, INFORMATION, Finding, of_mesh
+from meshsim.defects import ERROR, FIRST, INFORMATION, WARNING, Finding, of_mesh
 from meshsim.mesh import Mesh, as_tensor
 from meshsim.sample import Sample
 from meshsim.series import Series
+
+ORDER = (ERROR, WARNING, INFORMATION)
 
 
 def check(obj: Mesh | Series | Sample, *, limit: int = FIRST, full: bool = False) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def check(obj: Mesh | Series | Sample, *, limit: int = FIRST, full: bool = False
         figures[name] = numbers
     return {
         "ok": not any(f.severity == ERROR for f in found),
-        "problems": [asdict(f) for f in found],
+        "problems": [asdict(f) for f in sorted(found, key=lambda f: ORDER.index(f.severity))],
         "figures": figures if len(branches) > 1 else next(iter(figures.values())),
     }
 
@@ -52,12 +54,12 @@ def _branch(branch: Mesh | Series, limit: int, full: bool) -> tuple[list[Finding
         shape, numbers = of_mesh(branch, limit)
         return [*shape, *_of_fields(branch, [branch])], numbers
     found: list[Finding] = []
-    numbers: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for segment in branch.segments:
         last = len(segment) - 1
         moving = segment.points is not None
         shape, own = of_mesh(segment.frame(0) if moving else segment.mesh, limit)
-        numbers = numbers or own
+        figures = figures or own
         found += shape
         if moving and last:
             known = {f.kind for f in shape}
@@ -66,7 +68,7 @@ def _branch(branch: Mesh | Series, limit: int, full: bool) -> tuple[list[Finding
             found += [replace(f, where=time) for f in later if f.kind not in known]
         frames = range(last + 1) if full else dict.fromkeys((0, last))
         found += _of_fields(segment.mesh, (segment.frame(t) for t in frames))
-    return found, numbers
+    return found, figures
 
 
 def _of_fields(mesh: Mesh, frames: Iterable[Mesh]) -> list[Finding]:
@@ -96,7 +98,7 @@ def _of_fields(mesh: Mesh, frames: Iterable[Mesh]) -> list[Finding]:
     found = []
     for (of, name), count in bad.items():
         examples = tuple(first[of, name])
-        text = f"values of field {name!r} on the {of} are NaN or infinite"
+        text = f"{count} values of field {name!r} on the {of} are NaN or infinite"
         found.append(Finding("field_not_finite", ERROR, count, of, examples, None, text, name))
     for (of, name), least in low.items():
         if (of, name) not in bad and bool((least == high[of, name]).all()):

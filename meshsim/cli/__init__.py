@@ -25,6 +25,7 @@ OURS = r"meshsim\b|torch\.utils\._contextlib"
 
 def _app() -> typer.Typer:
     from meshsim.cli.bench import bench
+    from meshsim.cli.check import check
     from meshsim.cli.convert import convert
     from meshsim.cli.demo import demo
     from meshsim.cli.doctor import doctor
@@ -46,7 +47,7 @@ def _app() -> typer.Typer:
         rich_markup_mode=None,
     )
     commands: list[Callable[..., None]] = [info, convert, preprocess, generate, train, evaluate]
-    commands += [predict, rollout, move, view, doctor, bench, demo]
+    commands += [predict, rollout, move, view, doctor, bench, demo, check]
     for command in commands:
         app.command()(command)
 

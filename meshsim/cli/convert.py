@@ -15,6 +15,9 @@ def convert(
     onto: Annotated[
         Path | None, typer.Option("--onto", metavar="MESH", help="Carry the fields to this mesh.")
     ] = None,
+    linear: Annotated[
+        bool, typer.Option("--linear", help="Make quadratic cells linear: corners only.")
+    ] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
 ) -> None:
     """Convert a mesh; what the target cannot hold is said before it is written."""
@@ -23,6 +26,10 @@ def convert(
     from meshsim.io import write
 
     data = load(source, trust)
+    if linear:
+        from meshsim.linear import linear as made_linear
+
+        data = made_linear(data)
     if onto is not None:
         from meshsim.mesh import Mesh
         from meshsim.render import carry

@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from meshsim.geometry.cells import Cells
+from meshsim.geometry.columns import diagonals
 from meshsim.geometry.measure import (
     incidence,
     lift,
     polyhedron_faces,
     rings,
-    signed_measures,
     triangles,
 )
 from meshsim.geometry.mending import Ridges, against, inside_out, joined, parts
@@ -65,28 +65,30 @@ def same_places(points: Float[Tensor, "N D"], tolerance: float = NEAR) -> Int[Te
     return out
 
 
-def duplicate_cells(blocks: Sequence[Cells]) -> Int[Tensor, " n"]:
-    """Cells with exactly the points of an earlier one, in any order and of any type.
+def first_alike(blocks: Sequence[Cells]) -> Int[Tensor, " C"]:
+    """For each cell the first that has exactly its points, in any order and of any type.
 
-    Returns:
-        (n,) int64 cell numbers, rising.
-
-    >>> duplicate_cells([Cells("triangle", torch.tensor([[0, 1, 2], [1, 3, 2], [2, 0, 1]]))])
-    tensor([2])
+    >>> first_alike([Cells("triangle", torch.tensor([[0, 1, 2], [1, 3, 2], [2, 0, 1]]))])
+    tensor([0, 1, 0])
     """
     cell, point = incidence(blocks)
     n, most = sum(map(len, blocks)), int(point.max()) + 1 if len(point) else 1
     sizes = torch.bincount(cell, minlength=n)
     ends = starts(cell, n)
-    found = [cell[:0]]
+    out = torch.arange(n)
     for k in sizes.unique().tolist():
         ids = (sizes == k).nonzero().squeeze(1)
-        if k == 0:
-            continue
-        rows = point[ends[ids, None] + torch.arange(k, device=ids.device)].sort(1).values
-        order, first = equal_rows(rows, most)
-        found.append(ids[order[~first]])
-    return torch.cat(found).sort().values
+        if k:
+            at = ends[ids, None] + torch.arange(k, device=ids.device)
+            order, first = equal_rows(point[at].sort(1).values, most)
+            out[ids[order]] = ids[order[first]][first.long().cumsum(0) - 1]
+    return out
+
+
+def duplicate_cells(blocks: Sequence[Cells]) -> Int[Tensor, " n"]:
+    """Cells with exactly the points of an earlier one; numbers, rising."""
+    lead = first_alike(blocks)
+    return (lead != torch.arange(len(lead))).nonzero().squeeze(1)
 
 
 def repeating_cells(blocks: Sequence[Cells]) -> Int[Tensor, " n"]:
@@ -97,7 +99,7 @@ def repeating_cells(blocks: Sequence[Cells]) -> Int[Tensor, " n"]:
     """
     found, first = [torch.zeros(0, dtype=torch.int64)], 0
     for block in blocks:
-        if block.face_offsets is not None:
+        if block.face_offsets is not None and block.offsets is not None:
             of_face = torch.repeat_interleave(block.offsets.diff())
             found += [of_face[ids[_repeats(ring)]] + first for ids, ring in rings(block)]
         elif block.offsets is not None:
@@ -113,27 +115,55 @@ def _repeats(rows: Tensor) -> Tensor:
     return (listed[:, 1:] == listed[:, :-1]).any(1)
 
 
-def carelessly_wound(points: Float[Tensor, "N D"], blocks: Sequence[Cells]) -> Int[Tensor, " n"]:
+def flat_cells(
+    points: Float[Tensor, "N D"],
+    blocks: Sequence[Cells],
+    sizes: Float[Tensor, " C"],
+    tolerance: float = 1e-9,
+) -> Int[Tensor, " n"]:
+    """`quality.degenerate` of cells whose measures (`columns.signed`) are known."""
+    dim = blocks[0].dim if blocks else 0
+    flat = sizes.abs() <= tolerance * diagonals(points, blocks) ** dim
+    return (flat & (dim > 0)).nonzero().squeeze(1)
+
+
+def mirrored_blocks(blocks: Sequence[Cells], sizes: Float[Tensor, " C"]) -> list[bool]:
+    """Of each block whether most of its cells are of negative measure (`columns.signed`)."""
+    parts = sizes.split([len(block) for block in blocks])
+    return [2 * int((part < 0).sum()) > len(part) for part in parts]
+
+
+def turned_cells(blocks: Sequence[Cells], sizes: Float[Tensor, " C"]) -> Bool[Tensor, " C"]:
+    """`quality.inverted` of cells whose measures (`columns.signed`) are known, as a mask."""
+    return (sizes < 0) ^ _mirrored(blocks, sizes)
+
+
+def _mirrored(blocks: Sequence[Cells], sizes: Tensor) -> Tensor:
+    most = torch.tensor(mirrored_blocks(blocks, sizes), device=sizes.device)
+    return most.repeat_interleave(torch.tensor([len(b) for b in blocks], device=sizes.device))
+
+
+def carelessly_wound(blocks: Sequence[Cells], sizes: Float[Tensor, " C"]) -> Int[Tensor, " n"]:
     """Cells of negative measure that are only listed the wrong way: their mirror image fits in.
 
     Told from cells that are inside out because a point lies where it should not by their
     neighbours: round the face between them two cells listed the same way run in opposite
-    directions. A block that is negative throughout (`quality.inverted`) is the right way round.
+    directions. A block that is negative throughout is the right way round.
+
+    Arguments:
+        blocks: cells as many-dimensional as space.
+        sizes: their measures (`columns.signed`).
 
     Returns:
         (n,) int64 cell numbers, rising.
     """
-    turned, mirrored = [torch.zeros(0, dtype=torch.bool, device=points.device)] * 2
-    for block in blocks:
-        negative = signed_measures(points, [block]) < 0
-        most = bool(2 * int(negative.sum()) > len(block))
-        turned = torch.cat([turned, negative ^ most])
-        mirrored = torch.cat([mirrored, torch.full_like(negative, most)])
+    turned, mirrored = turned_cells(blocks, sizes), _mirrored(blocks, sizes)
     if not bool(turned.any()):
         return turned.nonzero().squeeze(1)
-    owner, neighbour, same = turning(blocks, len(points))
+    n_points = 1 + max(int(block.nodes.max()) for block in blocks)
+    owner, neighbour, same = turning(blocks, n_points)
     same = same ^ (mirrored[owner] ^ mirrored[neighbour])
-    fits, odd = (torch.zeros(len(turned), dtype=torch.int64, device=points.device) for _ in "ab")
+    fits, odd = (torch.zeros(len(turned), dtype=torch.int64, device=sizes.device) for _ in "ab")
     for own, other in ((owner, neighbour), (neighbour, owner)):
         # Two neighbours that are both turned agree, whatever made them so.
         mixed = ~turned[other]
@@ -249,6 +279,12 @@ def _frayed(block: Cells, cell: Tensor) -> Tensor:
     return out
 
 
-def crowded(faces: Faces) -> Bool[Tensor, " F"]:
-    """Which faces (edges of 2-D cells) are of more than two cells."""
-    return faces.cell_offsets.diff() > 2
+def crowded(faces: Faces, but: Int[Tensor, " n"]) -> Bool[Tensor, " F"]:
+    """Which faces (edges of 2-D cells) are of more than two cells, some cells not counted.
+
+    Arguments:
+        but: the cells not counted (`duplicate_cells`: they are the other's shadow).
+    """
+    counts = (~torch.isin(faces.cell_index, but)).long()
+    total = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    return total[faces.cell_offsets].diff() > 2

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from meshsim.geometry.cells import TYPES, Cells, cell_faces
-from meshsim.geometry.measure import cell_normals, lift
+from meshsim.geometry.columns import CHUNK, cross, gather, polygons
+from meshsim.geometry.measure import lift
 
-CHUNK = 1 << 17  # cells looked at at once
 # Corners of the reference cells, in VTK's order.
 _SQUARE = ((0, 0), (1, 0), (1, 1), (0, 1))
 _REFERENCE: dict[str, tuple[tuple[float, ...], ...]] = {
@@ -120,43 +120,39 @@ def corner_measures(points: Float[Tensor, "N D"], block: Cells) -> Float[Tensor,
     """
     if block.type not in _POWERS and not block.type.startswith("pyramid"):
         return None
-    x = lift(points)
-    parts = [
-        x.new_zeros(0, 4 if block.dim == 3 and block.type not in _POWERS else block.nodes.shape[1])
-    ]
+    x = lift(points).t().contiguous()
+    parts = [x.new_zeros(4 if block.type not in _POWERS else block.nodes.shape[1], 0)]
     for nodes in block.nodes.split(CHUNK):
+        p = gather(x, nodes)  # (3, k, C)
         if block.type not in _POWERS:
-            parts.append(_pyramid(x[nodes]))
+            parts.append(_pyramid(p))
             continue
         slopes = _slopes(block.type).to(x.device)
-        along = torch.einsum("dij,cjs->dcis", slopes, x[nodes])  # (D, C, k, 3)
+        along = (slopes[:, None] @ p).transpose(0, 1)  # (3, D, k, C)
+        vector = cross(along[:, 0], along[:, 1])  # (3, k, C)
         if block.dim == 3:
-            parts.append((torch.linalg.cross(along[0], along[1]) * along[2]).sum(2))
-            continue
-        vector = torch.linalg.cross(along[0], along[1])  # (C, k, 3)
-        if points.shape[1] == 2:
-            parts.append(vector[..., 2])
-            continue
-        normal = cell_normals(x, [Cells(block.type, nodes)])
-        normal = normal / normal.norm(dim=1, keepdim=True).clamp(min=1e-300)
-        parts.append((vector * normal[:, None]).sum(2))
-    return torch.cat(parts)
+            parts.append((vector * along[:, 2]).sum(0))
+        elif points.shape[1] == 2:
+            parts.append(vector[2])
+        else:
+            normal = polygons(p[:, : TYPES[block.type][2]])[0]
+            length = normal.square().sum(0).sqrt().clamp(min=1e-300)
+            parts.append((vector * (normal / length)[:, None]).sum(0))
+    return torch.cat(parts, 1).t()
 
 
-def _pyramid(x: Tensor) -> Tensor:
-    """(C, 4) volumes that the edges span at the corners of the base."""
-    middle = {frozenset(e): 5 + i for i, e in enumerate(_PYRAMID_EDGES)} if x.shape[1] > 5 else {}
+def _pyramid(p: Tensor) -> Tensor:
+    """(4, C) volumes that the edges span at the corners of the base."""
+    middle = {frozenset(e): 5 + i for i, e in enumerate(_PYRAMID_EDGES)} if p.shape[1] > 5 else {}
 
     def leave(a: int, b: int) -> Tensor:
         if not middle:
-            return x[:, b] - x[:, a]
+            return p[:, b] - p[:, a]
         # The slope at its beginning of the parabola through the edge's nodes.
-        return 4 * x[:, middle[frozenset((a, b))]] - 3 * x[:, a] - x[:, b]
+        return 4 * p[:, middle[frozenset((a, b))]] - 3 * p[:, a] - p[:, b]
 
-    out = []
-    for a, (i, j, k) in _PYRAMID:
-        out.append((torch.linalg.cross(leave(a, i), leave(a, j)) * leave(a, k)).sum(1))
-    return torch.stack(out, 1)
+    out = [(cross(leave(a, i), leave(a, j)) * leave(a, k)).sum(0) for a, (i, j, k) in _PYRAMID]
+    return torch.stack(out)
 
 
 def folded(

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from meshsim.geometry.cells import Cells
-from meshsim.geometry.measure import cell_centres, cell_measures
+from meshsim.geometry.columns import CHUNK, gather, polygons
+from meshsim.geometry.measure import cell_centres, cell_measures, lift
 from meshsim.geometry.topology import Faces
 
 TINY = 1e-150  # OpenFOAM's ROOTVSMALL
@@ -112,7 +113,7 @@ def _rings(faces: Faces) -> list[tuple[Tensor, Tensor]]:
     """Faces by number of corners: which, and their corners (f, k); some thousands at a time."""
     sizes, out = faces.offsets.diff(), []
     for k in sizes.unique().tolist():
-        for ids in (sizes == k).nonzero().squeeze(1).split(1 << 17):
+        for ids in (sizes == k).nonzero().squeeze(1).split(CHUNK):
             at = faces.offsets[ids, None] + torch.arange(k, device=ids.device)
             out.append((ids, faces.nodes[at]))
     return out
@@ -122,24 +123,11 @@ def _faces(x: Tensor, faces: Faces) -> tuple[Tensor, Tensor]:
     """Area vectors and centres, float64."""
     if x.shape[1] < 3:
         return faces.area.double(), faces.centre.double()
-    area, centre = (
-        torch.zeros_like(x[:1]).expand(len(faces), -1).clone(),
-        x.new_zeros(len(faces), 3),
-    )
+    area, centre = x.new_zeros(len(faces), 3), x.new_zeros(len(faces), 3)
+    columns = x.t().contiguous()
     for ids, ring in _rings(faces):
-        p = x[ring]  # (f, k, 3)
-        if ring.shape[1] == 3:
-            area[ids] = torch.linalg.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]) / 2
-            centre[ids] = p.mean(1)
-            continue
-        mean = p.mean(1, keepdim=True)
-        e = p - mean
-        after = e.roll(-1, 1)
-        fan = torch.linalg.cross(e, after) / 2
-        weight = fan.norm(dim=2, keepdim=True)
-        whole = weight.sum(1)
-        shift = (weight * (e + after)).sum(1) / (3 * whole.clamp(min=TINY))
-        area[ids], centre[ids] = fan.sum(1), mean[:, 0] + shift
+        s, c = polygons(gather(columns, ring), by_area=True)
+        area[ids], centre[ids] = s.t(), c.t()
     return area, centre
 
 
@@ -167,6 +155,9 @@ def _cells(
 def _reach(x: Tensor, faces: Faces, centre: Tensor, along: Tensor) -> Tensor:
     """(F,) how far a face's points reach from its centre along a unit vector, either way."""
     out = x.new_zeros(len(faces))
+    columns = lift(x).t().contiguous()
+    centre, along = lift(centre), lift(along)
     for ids, ring in _rings(faces):
-        out[ids] = ((x[ring] - centre[ids, None]) * along[ids, None]).sum(2).abs().amax(1)
+        way = gather(columns, ring) - centre[ids].t()[:, None]
+        out[ids] = (way * along[ids].t()[:, None]).sum(0).abs().amax(0)
     return out
