@@ -25,6 +25,7 @@ OURS = r"meshsim\b|torch\.utils\._contextlib"
 
 def _app() -> typer.Typer:
     from meshsim.cli.bench import bench
+    from meshsim.cli.check import check
     from meshsim.cli.combine import combine
     from meshsim.cli.convert import convert
     from meshsim.cli.demo import demo
@@ -47,16 +48,8 @@ def _app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    commands: list[Callable[..., None]] = [
-        info,
-        convert,
-        preprocess,
-        generate,
-        train,
-        evaluate,
-        combine,
-    ]
-    commands += [predict, rollout, move, sample, view, doctor, bench, demo]
+    commands: list[Callable[..., None]] = [info, check, convert, preprocess, generate, train]
+    commands += [evaluate, combine, predict, rollout, move, sample, view, doctor, bench, demo]
     for command in commands:
         app.command()(command)
 

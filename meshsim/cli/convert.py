@@ -18,6 +18,9 @@ def convert(
     time: Annotated[
         str | None, typer.Option("--time", metavar="T", help="One time: a number, first or last.")
     ] = None,
+    linear: Annotated[
+        bool, typer.Option("--linear", help="Make quadratic cells linear: corners only.")
+    ] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
 ) -> None:
     """Convert a mesh; what the target cannot hold is said before it is written."""
@@ -26,6 +29,10 @@ def convert(
     from meshsim.io import write
 
     data = at_time(load(source, trust), time, source)
+    if linear:
+        from meshsim.linear import linear as made_linear
+
+        data = made_linear(data)
     if onto is not None:
         from meshsim.mesh import Mesh
         from meshsim.render import carry

@@ -33,7 +33,7 @@ def weld(points: Float[Tensor, "P D"], tolerance: float) -> Int[Tensor, " P"]:
     group = torch.arange(len(places))
     if tolerance > 0:
         rowptr, near = radius(places, places, tolerance, max_neighbors=MOST)
-        group = _joined(torch.repeat_interleave(rowptr.diff()), near, len(places))
+        group = joined(torch.repeat_interleave(rowptr.diff()), near, len(places))
     group = group[same]
     first = torch.full((len(points),), len(points)).scatter_reduce(
         0, group, torch.arange(len(points)), "amin"
@@ -41,7 +41,7 @@ def weld(points: Float[Tensor, "P D"], tolerance: float) -> Int[Tensor, " P"]:
     return first[group]
 
 
-def _joined(a: Tensor, b: Tensor, n: int) -> Int[Tensor, " n"]:
+def joined(a: Tensor, b: Tensor, n: int) -> Int[Tensor, " n"]:
     """Numbers 0, 1, … of the connected parts of a graph of n nodes."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -106,14 +106,14 @@ def parts(found: Ridges, n: int) -> Int[Tensor, " n"]:
     cubes that share an edge are two.
     """
     meet = (found.ridge[1:] == found.ridge[:-1]) & (found.shared[found.ridge[1:]] == 2)
-    sheet = _joined(found.piece[:-1][meet], found.piece[1:][meet], n)
+    sheet = joined(found.piece[:-1][meet], found.piece[1:][meet], n)
     several = found.shared[found.ridge] > 2
     key = torch.stack([found.ridge[several], sheet[found.piece[several]]], 1)
     pair, at = torch.unique(key, dim=0, return_inverse=True)
     total = torch.zeros(len(pair), dtype=torch.int64).index_add(0, at, found.sign[several])
     ridge, own = pair[total != 0].unbind(1)
     meet = ridge[1:] == ridge[:-1]
-    label = _joined(own[:-1][meet], own[1:][meet], int(sheet.max()) + 1 if n else 0)[sheet]
+    label = joined(own[:-1][meet], own[1:][meet], int(sheet.max()) + 1 if n else 0)[sheet]
     rank = torch.bincount(label, minlength=1).argsort(descending=True, stable=True).argsort()
     return rank[label]
 
@@ -131,7 +131,7 @@ def against(found: Ridges, n: int) -> tuple[Bool[Tensor, " n"], int]:
     at = torch.nn.functional.pad(found.shared.cumsum(0), (1, 0))[:-1][found.shared == 2]
     a, b = found.piece[at], found.piece[at + 1]
     turn = (found.sign[at] == found.sign[at + 1]).long() * n
-    sheet = _joined(torch.cat([a, a + n]), torch.cat([b + turn, b + n - turn]), 2 * n)
+    sheet = joined(torch.cat([a, a + n]), torch.cat([b + turn, b + n - turn]), 2 * n)
     plain, other = sheet[:n], sheet[n:]
     group, second = torch.minimum(plain, other), (other < plain).long()
     size = torch.bincount(group, minlength=1)

@@ -376,3 +376,34 @@ def face_cells(faces: Faces, ids: Int[Tensor, " n"], dim: int) -> Cells:
     places, ends = slices(faces.offsets, ids)
     ring = faces.nodes[places]
     return Cells("line", ring.reshape(-1, 2)) if dim == 2 else Cells("polygon", ring, ends)
+
+
+def turning(blocks: Sequence[Cells], n_points: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether the two cells of a face run round it in the same direction, as they are listed.
+
+    Neighbours that are listed the same way do not. Faces of more than two cells, or of a
+    polyhedron (which has no way of its own), are left out.
+
+    Returns:
+        owner, neighbour (n,) int64; same (n,) bool.
+
+    >>> turning([Cells("triangle", torch.tensor([[0, 1, 2], [0, 3, 2]]))], 4)
+    (tensor([0]), tensor([1]), tensor([True]))
+    """
+    from meshsim.ops.tables import cells_to_faces  # see `faces`
+
+    points = torch.zeros(n_points, 3, dtype=torch.float64, device=blocks[0].nodes.device)
+    rows = _cell_faces(points, blocks)
+    least = max(blocks[0].dim, 1)
+    table = cells_to_faces(rows.parts, n_points, least)
+    own = torch.zeros(sum(map(len, blocks)), dtype=torch.bool, device=points.device)
+    first = 0
+    for block in blocks:
+        own[first : first + len(block)] = block.type != "polyhedron"
+        first += len(block)
+    at = table.row_offsets[:-1][(table.row_offsets.diff() == 2)]
+    a, b = table.rows[at], table.rows[at + 1]
+    way = _ways(rows.parts, least)
+    keep = own[rows.cell[a]] & own[rows.cell[b]]
+    a, b = a[keep], b[keep]
+    return rows.cell[a], rows.cell[b], way[a] == way[b]
