@@ -1,8 +1,10 @@
 """Five folds of ten ShapeNet cars: relative L2 of the surface pressure beside its baselines.
 
-    python tests/verify/shapenet_car.py [--recipe FILE] [--folds 0 1 2 3 4] [-o DIR] [key=value ...]
+    python tests/verify/shapenet_car.py [--recipe FILE [FILE ...]] [--folds 0 1 2 3 4] [-o DIR]
+                                        [key=value ...]
 
-From the CGNS files as they lie: `meshsim preprocess`, `train` on eight cars, `evaluate` on two,
+From the CGNS files as they lie: `meshsim preprocess`, `train` on eight cars with each recipe (of
+several the runs are combined into a committee), `evaluate` on two,
 `predict` on one of them into .vtu, `render.compare`. Baselines: the training mean, and the mean
 of the nearest training nodes in position (8) and in position and normal (20). A fold that is
 finished is not trained again.
@@ -43,20 +45,28 @@ def nearest(train: list[meshsim.Mesh], test: meshsim.Mesh, names: list[str], k: 
 
 
 def fold(
-    k: int, store: meshsim.Store, out: Path, recipe: str, options: list[str]
+    k: int, store: meshsim.Store, out: Path, recipes: list[str], options: list[str]
 ) -> dict[str, float]:
     """Train without cars 2k and 2k + 1, and judge on them."""
     names = store.names
     test = names[2 * k : 2 * k + 2]
     train = [name for name in names if name not in test]
-    run = out / f"{Path(recipe).stem}{k}"
+    runs = [out / f"{Path(recipe).stem}{k}" for recipe in recipes]
     chosen = [f"data.store='{store.path}'", f"data.train={train}", f"data.valid={test}"]
-    if not (run / "simulator.json").exists():
-        code = shell(["train", str(RECIPE / recipe), "-o", str(run), *chosen, *options])
-        if code:
-            sys.exit(code)
+    for recipe, run in zip(recipes, runs, strict=True):
+        if not (run / "simulator.json").exists():
+            code = shell(["train", str(RECIPE / recipe), "-o", str(run), *chosen, *options])
+            if code:
+                sys.exit(code)
+    run = runs[0]
+    if len(runs) > 1:
+        run = out / f"committee{k}"
+        if not run.exists() and shell(["combine", *map(str, runs), "-o", str(run)]):
+            sys.exit("combine failed")
     trained = meshsim.load(run)
-    if isinstance(trained, meshsim.Surrogate):
+    if isinstance(trained, meshsim.Committee):
+        report = meshsim.train.evaluate_committee(trained, store, split=test, draws=DRAWS)
+    elif isinstance(trained, meshsim.Surrogate):
         report = meshsim.train.evaluate_surrogate(trained, store, split=test, draws=DRAWS)
     else:
         report = meshsim.train.evaluate(trained, store, split=test)
@@ -79,7 +89,7 @@ def fold(
     return {
         "model": report["metrics"]["pressure"]["relative_l2"],
         "cars": [case["pressure"]["model"]["relative_l2"] for case in report["cases"].values()],
-        "minutes": seconds(run) / 60,
+        "minutes": sum(map(seconds, runs)) / 60,
         "constant": over_test(lambda n: relative_l2(truth[n], mean.expand(truth[n].shape))),
         "nearest_position": over_test(lambda n: nearest(known, cars[n], ["position"], 8)),
         "nearest_position_normal": over_test(
@@ -96,7 +106,9 @@ def seconds(run: Path) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", default="config.toml", help="in datasets/shapenet_car")
+    parser.add_argument(
+        "--recipe", nargs="+", default=["config.toml"], help="in datasets/shapenet_car"
+    )
     parser.add_argument("--folds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/shapenet_car"))
     parser.add_argument("options", nargs="*", help="key=value for the training")
