@@ -37,7 +37,7 @@ def told(error: BaseException) -> str:
         return "its reader gave up"
     if isinstance(error, ValueError):
         said = _said(error)
-        unread = said.startswith(("invalid literal", "could not convert"))
+        unread = "invalid literal" in said or "could not convert" in said
         return (
             f"is damaged: a word is no number ({said.rsplit(':', 1)[-1].strip()})"
             if unread

@@ -45,6 +45,7 @@ FORMATS: dict[str, Format] = {
     "obj": Format("obj", "meshsim", "surfaces", {"kind": "obj"}, surface=True),
     "off": Format("off", "meshsim", "surfaces", {"kind": "off"}, surface=True),
     "ply": Format("ply", "meshsim", "ply", surface=True),
+    "unv": Format("unv", "meshsim", "unv"),
 }
 XML = {
     "vtu": "UnstructuredGrid",
@@ -171,6 +172,8 @@ def _sniff(path: Path, head: bytes) -> str | None:
         return "ply"
     if re.match(rb"(ST)?C?N?4?n?OFF(?![A-Za-z])", text):
         return "off"
+    if re.match(rb"[ \t\r\n]*-1[ \t]*\r?\n[ \t]*\d{2,4}[ \t]*\r?\n", head):
+        return "unv"
     if re.search(rb"^\s*(NDIME|NZONE)\s*=", head, re.M):
         return "su2"
     facets = int.from_bytes(head[80:84], "little")
