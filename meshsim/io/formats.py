@@ -46,6 +46,7 @@ FORMATS: dict[str, Format] = {
     "off": Format("off", "meshsim", "surfaces", {"kind": "off"}, surface=True),
     "ply": Format("ply", "meshsim", "ply", surface=True),
     "unv": Format("unv", "meshsim", "unv"),
+    "med": Format("med", "meshsim", "med"),
 }
 XML = {
     "vtu": "UnstructuredGrid",
@@ -62,14 +63,14 @@ XML = {
 }
 FORMATS |= {name: Format(name, "vtk", "vtk", {"kind": kind}) for name, kind in XML.items()}
 MESHIO = {
-    "inp": "abaqus", "bdf": "nastran", "fem": "nastran", "nas": "nastran", "med": "med",
+    "inp": "abaqus", "bdf": "nastran", "fem": "nastran", "nas": "nastran",
     "mesh": "medit", "meshb": "medit", "avs": "avsucd", "e": "exodus", "exo": "exodus",
     "ex2": "exodus", "f3grid": "flac3d", "ugrid": "ugrid", "node": "tetgen", "ele": "tetgen",
     "mdpa": "mdpa", "dat": "tecplot", "post": "permas", "xml": "dolfin-xml", "hmf": "hmf",
 }  # fmt: skip
 FORMATS |= {name: Format(name, "meshio", "other", {"kind": kind}) for name, kind in MESHIO.items()}
 ALIASES = {"xmf": "xdmf", "gmsh": "msh", "foam": "openfoam", "vtmb": "vtm", "stla": "stl",
-           "stlb": "stl", "vtkhdf5": "vtkhdf"}  # fmt: skip
+           "stlb": "stl", "vtkhdf5": "vtkhdf", "rmed": "med", "mmed": "med"}  # fmt: skip
 
 
 def format_of(path: str | Path) -> Format:
@@ -194,6 +195,8 @@ def _hdf(path: Path, suffix: str) -> str | None:
         return "cgns"
     if b"VTKHDF" in start:
         return "vtkhdf"
+    if b"ENS_MAA" in start:
+        return "med"
     return None
 
 

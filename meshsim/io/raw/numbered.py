@@ -90,6 +90,8 @@ def tree(parsed: Numbered) -> tuple[Tree, np.ndarray, np.ndarray]:
         missing += len(wanted) - len(inside)
         if len(inside) == len(tags):  # "all nodes": says nothing
             continue
+        if name in groups and np.array_equal(inside, _used(blocks, groups[name]["cells"])):
+            continue  # the nodes of the elements of that name
         if len(inside):
             key = name if name not in groups else f"{name} (nodes)"
             out["boundaries"][key] = {"points": inside}
@@ -97,6 +99,12 @@ def tree(parsed: Numbered) -> tuple[Tree, np.ndarray, np.ndarray]:
         notes.append(f"groups name {missing} nodes that do not exist")
     out["notes"] = notes
     return out, tags, ids
+
+
+def _used(blocks: list[Tree], cells: np.ndarray) -> np.ndarray:
+    """The points of some cells, rising."""
+    mine = [b["nodes"][np.isin(b["rows"], cells)].reshape(-1) for b in blocks]
+    return np.unique(np.concatenate(mine))
 
 
 def _nodes(parsed: Numbered) -> tuple[np.ndarray, np.ndarray]:
