@@ -47,6 +47,7 @@ FORMATS: dict[str, Format] = {
     "ply": Format("ply", "meshsim", "ply", surface=True),
     "unv": Format("unv", "meshsim", "unv"),
     "med": Format("med", "meshsim", "med"),
+    "bdf": Format("bdf", "meshsim", "nastran"),
 }
 XML = {
     "vtu": "UnstructuredGrid",
@@ -63,14 +64,18 @@ XML = {
 }
 FORMATS |= {name: Format(name, "vtk", "vtk", {"kind": kind}) for name, kind in XML.items()}
 MESHIO = {
-    "inp": "abaqus", "bdf": "nastran", "fem": "nastran", "nas": "nastran",
+    "inp": "abaqus",
     "mesh": "medit", "meshb": "medit", "avs": "avsucd", "e": "exodus", "exo": "exodus",
     "ex2": "exodus", "f3grid": "flac3d", "ugrid": "ugrid", "node": "tetgen", "ele": "tetgen",
     "mdpa": "mdpa", "dat": "tecplot", "post": "permas", "xml": "dolfin-xml", "hmf": "hmf",
 }  # fmt: skip
 FORMATS |= {name: Format(name, "meshio", "other", {"kind": kind}) for name, kind in MESHIO.items()}
 ALIASES = {"xmf": "xdmf", "gmsh": "msh", "foam": "openfoam", "vtmb": "vtm", "stla": "stl",
-           "stlb": "stl", "vtkhdf5": "vtkhdf", "rmed": "med", "mmed": "med"}  # fmt: skip
+           "stlb": "stl", "vtkhdf5": "vtkhdf", "rmed": "med", "mmed": "med",
+           "nas": "bdf", "fem": "bdf", "nastran": "bdf"}  # fmt: skip
+
+
+_NASTRAN = re.compile(rb"^[ \t]*(CEND[ \t]*\r?$|BEGIN[ ,]+BULK|GRID\*?[ ,\t]+\d)", re.M | re.I)
 
 
 def format_of(path: str | Path) -> Format:
@@ -177,6 +182,8 @@ def _sniff(path: Path, head: bytes) -> str | None:
         return "unv"
     if re.search(rb"^\s*(NDIME|NZONE)\s*=", head, re.M):
         return "su2"
+    if suffix in ("bdf", "dat", "", "txt", "pch") and _NASTRAN.search(head):
+        return "bdf"
     facets = int.from_bytes(head[80:84], "little")
     if facets and path.stat().st_size == 84 + 50 * facets:
         return "stl"
