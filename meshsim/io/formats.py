@@ -48,6 +48,8 @@ FORMATS: dict[str, Format] = {
     "unv": Format("unv", "meshsim", "unv"),
     "med": Format("med", "meshsim", "med"),
     "bdf": Format("bdf", "meshsim", "nastran"),
+    "inp": Format("inp", "meshsim", "abaqus"),
+    "avs": Format("avs", "meshsim", "ucd"),
 }
 XML = {
     "vtu": "UnstructuredGrid",
@@ -64,8 +66,7 @@ XML = {
 }
 FORMATS |= {name: Format(name, "vtk", "vtk", {"kind": kind}) for name, kind in XML.items()}
 MESHIO = {
-    "inp": "abaqus",
-    "mesh": "medit", "meshb": "medit", "avs": "avsucd", "e": "exodus", "exo": "exodus",
+    "mesh": "medit", "meshb": "medit", "e": "exodus", "exo": "exodus",
     "ex2": "exodus", "f3grid": "flac3d", "ugrid": "ugrid", "node": "tetgen", "ele": "tetgen",
     "mdpa": "mdpa", "dat": "tecplot", "post": "permas", "xml": "dolfin-xml", "hmf": "hmf",
 }  # fmt: skip
@@ -75,6 +76,7 @@ ALIASES = {"xmf": "xdmf", "gmsh": "msh", "foam": "openfoam", "vtmb": "vtm", "stl
            "nas": "bdf", "fem": "bdf", "nastran": "bdf"}  # fmt: skip
 
 
+_UCD = re.compile(rb"(#[^\n]*\n\s*)*\d+([ \t]+\d+){4}[ \t]*\r?\n\s*\d+([ \t]+[-+.\deE]+){3}\s")
 _NASTRAN = re.compile(rb"^[ \t]*(CEND[ \t]*\r?$|BEGIN[ ,]+BULK|GRID\*?[ ,\t]+\d)", re.M | re.I)
 
 
@@ -184,6 +186,8 @@ def _sniff(path: Path, head: bytes) -> str | None:
         return "su2"
     if suffix in ("bdf", "dat", "", "txt", "pch") and _NASTRAN.search(head):
         return "bdf"
+    if suffix in ("inp", "avs", "ucd") and (head[:1] == b"\x07" or _UCD.match(text)):
+        return "avs"
     facets = int.from_bytes(head[80:84], "little")
     if facets and path.stat().st_size == 84 + 50 * facets:
         return "stl"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from meshsim.io.raw import content, expect
+from meshsim.io.raw.numbered import included
 
 _EXPONENT = re.compile(r"(?<=[0-9.])([+-])(?=\d)")
 _INCLUDE = re.compile(r"INCLUDE\s*['\"]?([^'\"$]+)['\"]?", re.I)
@@ -64,7 +65,7 @@ def cards(path: str, deck: Deck) -> Iterator[list[str]]:
             deck.missing.append(f"{found[1].strip()} (before BEGIN BULK)")
     deck.open = start > 0
     current: list[str] = []
-    for line in _lines(lines[start:], path, os.path.dirname(os.path.abspath(path)), deck, ()):
+    for line in _lines(lines[start:], path, deck, ()):
         name, fields = _split(line)
         if name in ("", "+", "*"):
             expect(current, f"continues a card that is not there: {line[:40]!r}")
@@ -81,9 +82,7 @@ def cards(path: str, deck: Deck) -> Iterator[list[str]]:
         yield current
 
 
-def _lines(
-    lines: list[str], path: str, folder: str, deck: Deck, above: tuple[str, ...]
-) -> Iterator[str]:
+def _lines(lines: list[str], path: str, deck: Deck, above: tuple[str, ...]) -> Iterator[str]:
     """Lines without comments, those of included files among them."""
     before = None
     for raw in lines:
@@ -99,17 +98,15 @@ def _lines(
             yield line
             continue
         name = found[1].strip()
-        place = os.path.realpath(os.path.join(folder, name.replace("\\", "/")))
-        if os.path.commonpath([place, os.path.realpath(folder)]) != os.path.realpath(folder):
-            deck.missing.append(f"{name} (outside the folder of the file)")
-        elif not os.path.isfile(place):
-            deck.missing.append(f"{name} (not there)")
+        place, why = included(path, name)
+        if not place:
+            deck.missing.append(f"{name} ({why})")
         elif place in above or len(above) > 8 or place == os.path.realpath(path):
             raise ValueError(f"includes {name!r} in a circle")
         else:
             deck.included.append(name)
             inner = content(place).decode("latin-1").splitlines()
-            yield from _lines(inner, path, folder, deck, (*above, place))
+            yield from _lines(inner, path, deck, (*above, place))
 
 
 def _split(line: str) -> tuple[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +32,18 @@ class Numbered:
     def ignore(self, what: str, n: int = 1) -> None:
         """Count what is left out; a note says it."""
         self.ignored[what] = self.ignored.get(what, 0) + n
+
+
+def included(path: str, name: str) -> tuple[str, str]:
+    """The place of a file that another names, or "" and why it is not read.
+
+    Only files in the folder of the one that was asked for, or below it, are read.
+    """
+    folder = os.path.realpath(os.path.dirname(os.path.abspath(path)))
+    place = os.path.realpath(os.path.join(folder, name.replace("\\", "/")))
+    if os.path.commonpath([place, folder]) != folder:
+        return "", "outside the folder of the file"
+    return (place, "") if os.path.isfile(place) else ("", "not there")
 
 
 def places(known: np.ndarray, wanted: np.ndarray, what: str) -> np.ndarray:
@@ -83,7 +96,8 @@ def tree(parsed: Numbered) -> tuple[Tree, np.ndarray, np.ndarray]:
         if len(cells):
             groups[name] = {"cells": cells}
     out: Tree = {"points": points, "blocks": blocks, "groups": groups, "boundaries": {}}
-    missing = 0
+    missing, few = 0, []
+    least = 3 if dims.max() == 3 else 2
     for name, lists in parsed.node_groups.items():
         wanted = np.unique(np.concatenate(lists))
         inside = np.flatnonzero(np.isin(tags, wanted))
@@ -92,9 +106,13 @@ def tree(parsed: Numbered) -> tuple[Tree, np.ndarray, np.ndarray]:
             continue
         if name in groups and np.array_equal(inside, _used(blocks, groups[name]["cells"])):
             continue  # the nodes of the elements of that name
-        if len(inside):
+        if len(inside) < least:
+            few.append(name)
+        else:
             key = name if name not in groups else f"{name} (nodes)"
             out["boundaries"][key] = {"points": inside}
+    if few:
+        notes.append(f"groups of too few nodes for a face were left out: {', '.join(few)}")
     if missing:
         notes.append(f"groups name {missing} nodes that do not exist")
     out["notes"] = notes
