@@ -73,11 +73,11 @@ def read(path: str, options: Tree) -> Tree:
                 if name in scope.internal:
                     continue
                 label = part.prefix + scope.labels[name]
-                found = part.members(kind, name)
-                if kind == "N" and len(found) >= sum(len(t) for s in part.scopes for t in s.tags):
+                members = part.members(kind, name)
+                if kind == "N" and len(members) >= sum(len(t) for s in part.scopes for t in s.tags):
                     continue  # all nodes: says nothing
                 groups = parsed.groups if kind == "E" else parsed.node_groups
-                groups[label] = [found]
+                groups[label] = [members]
     _assembly_sets(deck, placed)
     out, _, ids = tree(parsed)
     surfaces: dict[str, list[tuple[np.ndarray, str]]] = {}
