@@ -37,12 +37,12 @@ def told(error: BaseException) -> str:
         return "its reader gave up"
     if isinstance(error, ValueError):
         said = _said(error)
-        unread = "invalid literal" in said or "could not convert" in said
-        return (
-            f"is damaged: a word is no number ({said.rsplit(':', 1)[-1].strip()})"
-            if unread
-            else said
-        )
+        for mark in ("invalid literal", "could not convert"):
+            if mark in said:
+                before, word = said.partition(mark)[0], said.rsplit(":", 1)[-1].strip()
+                word = word.removeprefix("np.bytes_(b").removesuffix(")")
+                return f"{before or 'is damaged: '}a word is no number ({word})"
+        return said
     if isinstance(error, EOFError):
         return f"ends early ({_said(error)})"
     if isinstance(error, OSError) and error.strerror:

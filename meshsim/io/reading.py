@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def read(
         trust: read in this process, without the child.
 
     Returns:
-        A Mesh; a Series where the file has times; a Sample where it has parameters.
+        A Mesh; a Series where the file has times; a Sample where it has parameters, or several
+        branches (the regions of an OpenFOAM case).
 
     Raises:
         InputError: the file is missing, empty, damaged, of no known format, or holds no mesh.
@@ -56,19 +58,37 @@ def read(
         path = case_folder(path)
     tree = guard.fetch(form.module, path, form.options, trust)
     try:
-        if time is not None and form.module == "foam" and "times" in tree:
-            # with the values on the patches, which a series does not hold
-            segments = [tree, *tree.get("later", [])]
-            times = [t for segment in segments for t in segment["times"]]
-            steps = [s for segment in segments for s in segment["steps"]]
-            step = steps[_nearest(times, time)]
-            tree = guard.fetch(form.module, path, {**form.options, "time": step}, trust)
-            return Built(tree, form.surface, planar).mesh
-        out = _made(tree, path, form, planar, trust)
-        return out if time is None else _at(out, time)
+        if "branches" in tree:
+            found = {
+                name: _whole(part, path, _region(form, name), planar, time, trust)
+                for name, part in tree["branches"].items()
+            }
+            return Sample(found, name=path.stem)
+        return _whole(tree, path, form, planar, time, trust)
     except InputError as error:
         message = str(error)
         raise InputError(message if str(path) in message else f"{path}: {message}") from error
+
+
+def _region(form: Format, name: str) -> Format:
+    """The format, for one branch of a file that has several."""
+    return replace(form, options={**form.options, "region": name})
+
+
+def _whole(
+    tree: Tree, path: Path, form: Format, planar: bool, time: float | int | str | None, trust: bool
+) -> Any:
+    """What one tree of a file holds, or that at a time."""
+    if time is not None and form.module == "foam" and "times" in tree:
+        # with the values on the patches, which a series does not hold
+        segments = [tree, *tree.get("later", [])]
+        times = [t for segment in segments for t in segment["times"]]
+        steps = [s for segment in segments for s in segment["steps"]]
+        step = steps[_nearest(times, time)]
+        tree = guard.fetch(form.module, path, {**form.options, "time": step}, trust)
+        return Built(tree, form.surface, planar).mesh
+    out = _made(tree, path, form, planar, trust)
+    return out if time is None else _at(out, time)
 
 
 def _made(tree: Tree, path: Path, form: Format, planar: bool, trust: bool) -> Any:
