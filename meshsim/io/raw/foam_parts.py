@@ -84,7 +84,7 @@ class Parts:
         return series(self)
 
     def _partly(self, time: str) -> list[str]:
-        every = [{name for name, _ in case.fields(time)} for case in self.cases]
+        every: list[set[str]] = [{n for n, _ in case.fields(time)} for case in self.cases]
         some = sorted(set.union(*every) - set.intersection(*every))
         return [f"not in all processors, so left out: {', '.join(some)}"] if some else []
 
