@@ -53,8 +53,10 @@ def told(error: BaseException) -> str:
         said = _said(error)
         if said.startswith(INTERNAL):
             return UNKNOWN
-        unread = said.startswith(("invalid literal", "could not convert"))
-        return f"is damaged: a word is no number ({_word(said)})" if unread else said
+        for mark in ("invalid literal", "could not convert"):
+            if mark in said:
+                return f"{said.partition(mark)[0] or 'is damaged: '}a word is no number ({_word(said)})"
+        return said
     if isinstance(error, EOFError):
         return f"ends early ({_said(error)})"
     if isinstance(error, OSError) and error.strerror:

@@ -50,6 +50,11 @@ FORMATS: dict[str, Format] = {
     "obj": Format("obj", "meshsim", "surfaces", {"kind": "obj"}, surface=True),
     "off": Format("off", "meshsim", "surfaces", {"kind": "off"}, surface=True),
     "ply": Format("ply", "meshsim", "ply", surface=True),
+    "unv": Format("unv", "meshsim", "unv"),
+    "med": Format("med", "meshsim", "med"),
+    "bdf": Format("bdf", "meshsim", "nastran"),
+    "inp": Format("inp", "meshsim", "abaqus"),
+    "avs": Format("avs", "meshsim", "ucd"),
 }
 XML = {
     "vtu": "UnstructuredGrid",
@@ -66,10 +71,8 @@ XML = {
 }
 FORMATS |= {name: Format(name, "vtk", "vtk", {"kind": kind}) for name, kind in XML.items()}
 MESHIO = {
-    "inp": "abaqus", "bdf": "nastran", "fem": "nastran", "nas": "nastran", "med": "med",
-    "mesh": "medit", "meshb": "medit", "avs": "avsucd", "f3grid": "flac3d",
-    "ugrid": "ugrid", "node": "tetgen", "ele": "tetgen", "mdpa": "mdpa",
-    "post": "permas", "xml": "dolfin-xml", "hmf": "hmf",
+    "mesh": "medit", "meshb": "medit", "f3grid": "flac3d", "ugrid": "ugrid", "node": "tetgen",
+    "ele": "tetgen", "mdpa": "mdpa", "post": "permas", "xml": "dolfin-xml", "hmf": "hmf",
 }  # fmt: skip
 FORMATS |= {name: Format(name, "meshio", "other", {"kind": kind}) for name, kind in MESHIO.items()}
 # what is tried where the first reader fails or finds no cells. Only readers that refuse what is
@@ -84,7 +87,12 @@ ALIASES = {"xmf": "xdmf", "gmsh": "msh", "foam": "openfoam", "vtmb": "vtm", "stl
            "stlb": "stl", "vtkhdf5": "vtkhdf", "e": "exodus", "exo": "exodus", "ex2": "exodus",
            "exii": "exodus", "g": "exodus", "gen": "exodus",
            "cas": "fluent", "gltf": "glb", "tec": "tecplot", "case": "ensight",
-           "encas": "ensight"}  # fmt: skip
+           "encas": "ensight", "rmed": "med", "mmed": "med",
+           "nas": "bdf", "fem": "bdf", "nastran": "bdf"}  # fmt: skip
+
+
+_UCD = re.compile(rb"(#[^\n]*\n\s*)*\d+([ \t]+\d+){4}[ \t]*\r?\n\s*\d+([ \t]+[-+.\deE]+){3}\s")
+_NASTRAN = re.compile(rb"^[ \t]*(CEND[ \t]*\r?$|BEGIN[ ,]+BULK|GRID\*?[ ,\t]+\d)", re.M | re.I)
 
 
 def format_of(path: str | Path) -> Format:
@@ -195,6 +203,8 @@ def _sniff(path: Path, head: bytes) -> str | None:
         raise InputError(f"{path}: binary Tecplot is not supported (save it as ASCII)")
     if head.startswith(b"glTF"):
         return "glb"
+    if suffix in ("bdf", "dat", "", "txt", "pch") and _NASTRAN.search(head):
+        return "bdf"
     if suffix in ("dat", "plt", "tec"):
         raise InputError(f"{path}: {_no_tecplot(head)}")
     if re.match(rb"\(\s*\d+\s*[\"\d(]", text):
@@ -207,8 +217,12 @@ def _sniff(path: Path, head: bytes) -> str | None:
         return "ply"
     if re.match(rb"(ST)?C?N?4?n?OFF(?![A-Za-z])", text):
         return "off"
+    if re.match(rb"[ \t\r\n]*-1[ \t]*\r?\n[ \t]*\d{2,4}[ \t]*\r?\n", head):
+        return "unv"
     if re.search(rb"^\s*(NDIME|NZONE)\s*=", head, re.M):
         return "su2"
+    if suffix in ("inp", "avs", "ucd") and (head[:1] == b"\x07" or _UCD.match(text)):
+        return "avs"
     facets = int.from_bytes(head[80:84], "little")
     if facets and path.stat().st_size == 84 + 50 * facets:
         return "stl"
@@ -253,6 +267,8 @@ def _hdf(path: Path, suffix: str) -> str | None:
         return "vtkhdf"
     if b"num_nodes" in start and b"num_el_blk" in start:
         return "exodus"
+    if b"ENS_MAA" in start:
+        return "med"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def read(
         trust: True is the same as `isolate=False` (the command line's `--trust`).
 
     Returns:
-        A Mesh; a Series where the file has times; a Sample where it has parameters. The mesh says
-        in `source` which reader opened it.
+        A Mesh; a Series where the file has times; a Sample where it has parameters, or several
+        branches (the regions of an OpenFOAM case). A mesh says in `source` which reader opened it.
 
     Raises:
         InputError: the file is missing, empty, damaged, of no known format, or holds no mesh.
@@ -62,19 +63,37 @@ def read(
     tree, used = guard.fetch_first([(f.module, f.options) for f in forms], path, trust)
     source, form = MeshSource(given, form.name, forms[used].reader), forms[used]
     try:
-        if time is not None and form.module == "foam" and "times" in tree:
-            # with the values on the patches, which a series does not hold
-            segments = [tree, *tree.get("later", [])]
-            times = [t for segment in segments for t in segment["times"]]
-            steps = [s for segment in segments for s in segment["steps"]]
-            step = steps[_nearest(times, time)]
-            tree = guard.fetch(form.module, path, {**form.options, "time": step}, trust)
-            return Built(tree, form.surface, planar).mesh.replace(source=source)
-        out = _sourced(_made(tree, path, form, planar, trust), source)
-        return out if time is None else _at(out, time)
+        if "branches" in tree:
+            found = {
+                name: _whole(part, path, _region(form, name), planar, time, trust)
+                for name, part in tree["branches"].items()
+            }
+            return _sourced(Sample(found, name=path.stem), source)
+        return _sourced(_whole(tree, path, form, planar, time, trust), source)
     except InputError as error:
         message = str(error)
         raise InputError(message if str(path) in message else f"{path}: {message}") from error
+
+
+def _region(form: Format, name: str) -> Format:
+    """The format, for one branch of a file that has several."""
+    return replace(form, options={**form.options, "region": name})
+
+
+def _whole(
+    tree: Tree, path: Path, form: Format, planar: bool, time: float | int | str | None, trust: bool
+) -> Any:
+    """What one tree of a file holds, or that at a time."""
+    if time is not None and form.module == "foam" and "times" in tree:
+        # with the values on the patches, which a series does not hold
+        segments = [tree, *tree.get("later", [])]
+        times = [t for segment in segments for t in segment["times"]]
+        steps = [s for segment in segments for s in segment["steps"]]
+        step = steps[_nearest(times, time)]
+        tree = guard.fetch(form.module, path, {**form.options, "time": step}, trust)
+        return Built(tree, form.surface, planar).mesh
+    out = _made(tree, path, form, planar, trust)
+    return out if time is None else _at(out, time)
 
 
 def _made(tree: Tree, path: Path, form: Format, planar: bool, trust: bool) -> Any:
@@ -97,7 +116,8 @@ def _sourced(out: Any, source: MeshSource) -> Any:
     if isinstance(out, Mesh):
         return out.replace(source=source)
     if isinstance(out, Sample):
-        return Sample(_sourced(out.branch, source), out.parameters, name=out.name)
+        branches = {name: _sourced(branch, source) for name, branch in out.branches.items()}
+        return Sample(branches, out.parameters, name=out.name)
     later = tuple(_sourced(segment, source) for segment in out.later)
     mesh = out.mesh.replace(source=source)
     return Series(mesh, out.times, out.point_fields, out.cell_fields, out.points, later)

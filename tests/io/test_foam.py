@@ -216,9 +216,13 @@ def test_faults_are_named(tmp_path):
     with pytest.raises(InputError, match="polyMesh/points is not there"):
         read(tmp_path / "empty")
     (tmp_path / "many/constant/solid/polyMesh").mkdir(parents=True)
-    with pytest.raises(InputError, match="regions solid"):
+    with pytest.raises(InputError, match="polyMesh/points is not there"):
         read(tmp_path / "many")
     (tmp_path / "split/processor0").mkdir(parents=True)
+    with pytest.raises(InputError, match="polyMesh/points is not there"):
+        read(tmp_path / "split")
+    (tmp_path / "split/processor0").rename(tmp_path / "split/processors4")
+    (tmp_path / "split/constant").mkdir()
     with pytest.raises(InputError, match="reconstructPar"):
         read(tmp_path / "split")
 

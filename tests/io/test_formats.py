@@ -63,3 +63,15 @@ def test_missing_empty_and_foreign_files(tmp_path):
         if name != "openfoam":
             (tmp_path / f"wrong.{name}").write_bytes(b"\x00\x01\x02 not a mesh at all\n" * 10)
             refused(f"wrong.{name}", "wrong")
+
+
+@pytest.mark.parametrize("name", [n for n, f in FORMATS.items() if f.module == "other"])
+@pytest.mark.parametrize("data", [b"\x00\x01 no mesh\n1 2\n", b"hello\nworld 3\n", b"3\n0 0 x\n"])
+def test_what_other_readers_say_of_themselves_is_not_passed_on(name, data, tmp_path):
+    (tmp_path / f"a.{name}").write_bytes(data)
+    with pytest.raises(InputError) as error:
+        read(tmp_path / f"a.{name}")
+    said = str(error.value)
+    assert "\n" not in said and len(said) < len(str(tmp_path)) + 250
+    for word in ("Error", "variable", "unpack", "NoneType", "index out", "shape (", "buffer"):
+        assert word not in said.replace("is damaged", "")

@@ -172,3 +172,30 @@ def test_binary_stl_whose_header_says_solid(tmp_path):
     assert kinds(mesh) == {"triangle": 2} and mesh.n_points == 4
     with pytest.raises(InputError, match="expected 2 triangles, got 1"):
         read(written(tmp_path, "b.stl", data[:-3]))
+
+
+def test_signs_of_exponents_before_the_e(tmp_path):
+    (tmp_path / "a.obj").write_text("v 3.1+e2 1e+2 -2.e-1\nv 3.1-e2 1E2 0\nv 0 1 0\nf 1 2 3\n")
+    points = read(tmp_path / "a.obj").points
+    assert points[0].tolist() == [310, 100, -0.2] and points[1].tolist() == [0.031, 100, 0]
+
+
+def test_ply_with_wrapped_lines_and_without_its_face_element(tmp_path):
+    head = "ply\nformat ascii 1.0\nelement vertex 4\n" + "".join(
+        f"property float {a}\n" for a in ("x", "y", "z", "nx", "ny", "nz")
+    )
+    face = "element face 2\nproperty list uchar int vertex_indices\nend_header\n"
+    rows = ["0 0 0 0 0 1", "1 0 0 0 0 1", "1 1 0 0 0 1", "0 1 0 0 0 1"]
+    body = "".join(row[:6] + "\n" + row[6:] + "\n" for row in rows)
+    (tmp_path / "a.ply").write_text(head + face + body + "3 0\n1 2\n3 0 2 3\n")
+    mesh = read(tmp_path / "a.ply")
+    assert mesh.cells[0].nodes.tolist() == [[0, 1, 2], [0, 2, 3]]
+    assert mesh.points.tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]
+    (tmp_path / "a.ply").write_text(head + face + body + "3 0\n1 2\n3 0 2\n")
+    with pytest.raises(InputError, match="ends early"):
+        read(tmp_path / "a.ply")
+    lost = face.replace("element face 2\n", "")
+    (tmp_path / "a.ply").write_text(head + lost + "\n".join(rows) + "\n3 0 1 2\n3 0 2 3\n")
+    mesh = read(tmp_path / "a.ply")
+    assert mesh.cells[0].nodes.tolist() == [[0, 1, 2], [0, 2, 3]]
+    assert any("lacks 'element face'" in note for note in mesh.notes)

@@ -15,6 +15,7 @@ from meshsim.io.raw.foam_file import COMPONENTS, File, load, uniform
 
 VOLUME = re.compile(r"vol(Scalar|Vector|SymmTensor|Tensor|SphericalTensor)Field(::Internal)?$")
 POINT = re.compile(r"point(Scalar|Vector|SymmTensor|Tensor|SphericalTensor)Field$")
+FACE = re.compile(r"surface(Scalar|Vector|SymmTensor|Tensor|SphericalTensor)Field$")
 
 
 def read(path: str, options: Tree) -> Tree:
@@ -22,9 +23,20 @@ def read(path: str, options: Tree) -> Tree:
 
     Arguments:
         options: {"step": name of a time folder} reads the fields at that time;
-            {"time": name} reads mesh and fields, with the values on patches, at that time.
+            {"time": name} reads mesh and fields, with the values on patches, at that time;
+            {"region": name} reads one region of a case of several.
+
+    Returns:
+        The tree; {"branches": {region: tree}} for a case of several regions.
     """
-    case = Case(path)
+    from meshsim.io.raw.foam_parts import opened, regions
+
+    region = options.get("region", "")
+    names = regions(path) if not region else []
+    if names:
+        trees = {name: opened(path, name).series() for name in names}
+        return {"branches": trees}
+    case = opened(path, region)
     if "step" in options:
         sizes = options.get("rows", (None, None))
         out = case.frame(options["step"], False, sizes[1], sizes[0])
@@ -47,8 +59,8 @@ def find(folder: str, name: str) -> str | None:
 class Case:
     """A case folder: its times, and where mesh and points of each time are."""
 
-    def __init__(self, path: str):
-        self.path = path
+    def __init__(self, path: str, region: str = ""):
+        self.path, self.region = path, region
         found = []
         for name in os.listdir(path):
             if re.fullmatch(r"\d+(\.\d+)?([eE][-+]?\d+)?", name) and os.path.isdir(
@@ -60,17 +72,21 @@ class Case:
                       t > found[i - 1][0]]  # fmt: skip
         self._cells: dict[str, int] = {}
 
+    def folder(self, time: str, *more: str) -> str:
+        """The folder of a time (or "constant"), of the region that is read."""
+        return os.path.join(self.path, time, self.region, *more)
+
     def instance(self, time: str | None, what: str) -> str | None:
         """The newest file of the mesh (points, faces …) at or before a time."""
         names = [name for t, name in self.times if time is None or t <= float(time)]
         for name in [*reversed(names), "constant"]:
-            found = find(os.path.join(self.path, name, "polyMesh"), what)
+            found = find(self.folder(name, "polyMesh"), what)
             if found:
                 return found
         if time is not None and what == "points":
             # points only of a later time: better than nothing
             for _, name in self.times:
-                found = find(os.path.join(self.path, name, "polyMesh"), what)
+                found = find(self.folder(name, "polyMesh"), what)
                 if found:
                     return found
         return None
@@ -94,15 +110,9 @@ class Case:
         """The path of a file of the mesh that must be there."""
         found = self.instance(time, what)
         if found is None:
-            constant = os.path.join(self.path, "constant")
-            regions = [
-                name
-                for name in sorted(os.listdir(constant) if os.path.isdir(constant) else [])
-                if os.path.isdir(os.path.join(constant, name, "polyMesh"))
-            ]
-            hint = f"; it has regions {', '.join(regions)}: not supported yet" if regions else ""
-            split = not regions and os.path.isdir(os.path.join(self.path, "processor0"))
-            hint = "; the case is decomposed: run reconstructPar first" if split else hint
+            kinds = sorted(n for n in os.listdir(self.path) if re.fullmatch(r"processors\d+.*", n))
+            hint = "; it is decomposed into one file for all: run reconstructPar first"
+            hint = hint if kinds else ""
             raise ValueError(f"polyMesh/{what} is not there{hint}")
         return found
 
@@ -149,7 +159,7 @@ class Case:
             frame = self.frame(time, True, n_cells, len(points))
             for place in ("point_fields", "cell_fields"):
                 out[place] = frame[place]
-            out["notes"] += frame["notes"]
+            out["notes"] += [*frame["notes"], *left_out(self.fields(time))]
             for name, values in frame["patch_fields"].items():
                 if name in out["boundaries"]:
                     n = len(out["boundaries"][name]["sizes"])
@@ -180,7 +190,9 @@ class Case:
                 except (KeyError, TypeError, ValueError):
                     raise ValueError(f"patch {name!r} has no nFaces, startFace") from None
                 expect(n >= 0 and start >= 0, f"patch {name!r} has negative numbers")
-                out[name] = {"n": n, "start": start, "type": str(entries.get("type", ""))}
+                kind = str(entries.get("type", ""))
+                out[name] = {"n": n, "start": start, "type": kind,
+                             "of": str(entries.get("referPatch", ""))}  # fmt: skip
             return out
 
         found: dict[str, Tree] = self.part(time, "boundary", patches)
@@ -219,45 +231,14 @@ class Case:
 
     def series(self) -> Tree:
         """The case: one mesh with all times, later segments where the topology changes."""
-        if not self.times:
-            return self.mesh(None)
-        if len(self.times) == 1:
-            return self.mesh(self.times[0][1])
-        keys = [(self.instance(name, "faces"), name) for _, name in self.times]
-        starts = [i for i, key in enumerate(keys) if i == 0 or key[0] != keys[i - 1][0]]
-        trees = []
-        for a, b in zip(starts, [*starts[1:], len(keys)], strict=True):
-            names = [name for _, name in self.times[a:b]]
-            tree = self.mesh(names[0], fields=False)
-            frames = self._common(names)
-            tree["times"], tree["steps"] = [t for t, _ in self.times[a:b]], names
-            moves = len({self.instance(name, "points") for name in names}) > 1
-            tree["frames"] = {**frames, "points": moves}
-            tree["notes"].append("values on the patches are read with a single time")
-            tree["notes"] += self._partly(names, frames)
-            trees.append(tree)
-        return trees[0] | {"later": trees[1:]}
+        return series(self)
 
-    def _common(self, names: list[str]) -> Tree:
-        """The fields that every time has; those of a first time (0) alone may be fewer or more."""
-        every: dict[str, list[set[str]]] = {"point": [], "cell": []}
-        for name in names:
-            here: dict[str, set[str]] = {"point": set(), "cell": set()}
-            for field, kind in self._fields(name):
-                here[kind].add(field)
-            for place in every:
-                every[place].append(here[place])
-        return {place: sorted(set.intersection(*sets)) for place, sets in every.items()}
-
-    def _partly(self, names: list[str], frames: Tree) -> list[str]:
-        every = {field for name in names for field, _ in self._fields(name)}
-        rest = sorted(every - set(frames["point"]) - set(frames["cell"]))
-        return [f"not given at every time, so left out: {', '.join(rest)}"] if rest else []
-
-    def _fields(self, time: str) -> list[tuple[str, str]]:
-        """(name, "cell" or "point") of the fields of a time, by the headers of its files."""
+    def fields(self, time: str) -> list[tuple[str, str]]:
+        """(name, "cell", "point" or "face") of the fields of a time, by headers of files."""
         out = []
-        folder = os.path.join(self.path, time)
+        if not os.path.isdir(self.folder(time)):
+            return []
+        folder = self.folder(time)
         for entry in sorted(os.listdir(folder)):
             if not os.path.isfile(os.path.join(folder, entry)):
                 continue
@@ -267,6 +248,8 @@ class Case:
                 out.append((name, "cell"))
             elif POINT.match(kind):
                 out.append((name, "point"))
+            elif FACE.match(kind):
+                out.append((name, "face"))
         return out
 
     def frame(
@@ -274,11 +257,13 @@ class Case:
     ) -> Tree:
         """The fields of a time: {"cell_fields", "point_fields", "patch_fields", "points"?}."""
         out: Tree = {"cell_fields": {}, "point_fields": {}, "patch_fields": {}, "notes": []}
-        expect(os.path.isdir(os.path.join(self.path, time)), f"time {time} is not there")
+        expect(os.path.isdir(self.folder(time)) or self.region, f"time {time} is not there")
         if n_cells is None:
             n_cells, n_points = self._sizes(time)
-        for name, kind in self._fields(time):
-            path = find(os.path.join(self.path, time), name)
+        for name, kind in self.fields(time):
+            if kind == "face":
+                continue
+            path = find(self.folder(time), name)
             try:
                 file = load(str(path))
                 entries = file.dictionary()
@@ -309,6 +294,50 @@ class Case:
         cells, neighbour = self._owners(time)
         n = int(max(cells.max(initial=-1), neighbour.max(initial=-1))) + 1
         return n, len(self.points(time))
+
+
+def left_out(fields: list[tuple[str, str]]) -> list[str]:
+    """A note on the fields on faces, which meshes have no place for."""
+    names = sorted({name for name, kind in fields if kind == "face"})
+    return [f"fields on faces are left out: {', '.join(names)}"] if names else []
+
+
+def series(case: Any) -> Tree:
+    """A case (or its joined parts): one mesh with all times, segments where topology changes.
+
+    Fields that not every time has are left out with a note: they can be read at their time.
+    """
+    if not case.times:
+        out: Tree = case.mesh(None)
+        return out
+    if len(case.times) == 1:
+        out = case.mesh(case.times[0][1])
+        return out
+    keys = [case.instance(name, "faces") for _, name in case.times]
+    starts = [i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]]
+    trees = []
+    for a, b in zip(starts, [*starts[1:], len(keys)], strict=True):
+        names = [name for _, name in case.times[a:b]]
+        tree = case.mesh(names[0], fields=False)
+        every = [set(case.fields(name)) for name in names]
+        common, union = set.intersection(*every), set.union(*every)
+        tree["times"], tree["steps"] = [t for t, _ in case.times[a:b]], names
+        moves = len({case.instance(name, "points") for name in names}) > 1
+        tree["frames"] = {
+            place: sorted(name for name, kind in common if kind == place)
+            for place in ("point", "cell")
+        } | {"points": moves}
+        tree["notes"].append("values on the patches are read with a single time")
+        rest = sorted({name for name, kind in union - common if kind != "face"})
+        if rest:
+            counts = [f"{name} ({sum(name in dict(here) for here in every)})" for name in rest]
+            tree["notes"].append(
+                f"not given at every time, so left out: {', '.join(counts)} of {len(names)} times;"
+                " read them with their time"
+            )
+        tree["notes"] += left_out(sorted(union))
+        trees.append(tree)
+    return trees[0] | {"later": trees[1:]}
 
 
 def _class(path: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from meshsim.io.raw import DIM, NODES, Tree, content, expect, integer_lines, numbers
+from meshsim.io.raw.numbered import places
 
 # Gmsh's number: our name, and which of Gmsh's nodes stand at our places (None: the same order)
 CELLS: dict[int, tuple[str, list[int] | None]] = {
@@ -322,17 +323,6 @@ def _data(
     return kind, strings[0], time, components, tags, values[:, 0] if components == 1 else values
 
 
-def _places(known: np.ndarray, wanted: np.ndarray, what: str) -> np.ndarray:
-    """Where the numbers `wanted` stand in the list `known`."""
-    order = np.argsort(known, kind="stable")
-    at = np.searchsorted(known[order], wanted)
-    inside = at < len(known)
-    good = inside & (known[order][np.where(inside, at, 0)] == wanted) if len(known) else inside
-    if not good.all():
-        raise ValueError(f"{what} {int(wanted[~good].flat[0])} does not exist")
-    return order[at]
-
-
 def _tree(parsed: Parsed) -> Tree:
     expect(parsed.points, "holds no nodes")
     expect(parsed.elements, "holds no elements")
@@ -363,7 +353,7 @@ def _tree(parsed: Parsed) -> Tree:
         if entity and not named:
             entities.setdefault(f"{ENTITY[dim]} {entity}", []).append(rows)
     for name, parts in by_type.items():
-        nodes = _places(tags, np.concatenate([n for n, _ in parts]), "a cell names a node that")
+        nodes = places(tags, np.concatenate([n for n, _ in parts]), "a cell names a node that")
         blocks.append({"type": name, "nodes": nodes, "rows": np.concatenate([r for _, r in parts])})
     out: Tree = {
         "points": points,
@@ -381,7 +371,7 @@ def _fields(parsed: Parsed, out: Tree, nodes: np.ndarray, elements: np.ndarray) 
     known = {"NodeData": nodes, "ElementData": elements}
     found: dict[tuple[str, str], dict[float, tuple[np.ndarray, np.ndarray]]] = {}
     for kind, name, time, _, tags, values in parsed.data:
-        rows = _places(known[kind], tags, f"${kind}: number")
+        rows = places(known[kind], tags, f"${kind}: number")
         steps = found.setdefault((kind, name), {})
         old_rows, old = steps.get(time, (rows[:0], values[:0]))
         same = old.shape[1:] == values.shape[1:]

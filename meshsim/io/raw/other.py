@@ -12,13 +12,27 @@ def read(path: str, options: Tree) -> Tree:
     """A file read by meshio (`options["kind"]` is its name for the format) as a tree."""
     import meshio
 
-    if options["kind"] in ("dolfin-xml", "vtu", "xdmf"):
+    kind = options["kind"]
+    if kind in ("dolfin-xml", "vtu", "xdmf"):
         check_file(path)
-
     try:
-        mesh = meshio.read(path, file_format=options["kind"])
-    except SystemExit as error:
-        raise ValueError("meshio cannot read it") from error
+        mesh = meshio.read(path, file_format=kind)
+    except (MemoryError, RecursionError):
+        raise
+    except ImportError as error:
+        raise ValueError(f"reading {kind} needs {error.name or 'a package'}: not here") from error
+    except OSError as error:
+        if error.strerror and error.errno:
+            raise
+        raise ValueError(f"is no {kind} file, or damaged or cut off") from error
+    except (Exception, SystemExit) as error:
+        # what meshio says of its own variables helps nobody; its own messages do
+        told = " ".join(str(error).split()) if isinstance(error, meshio.ReadError) else ""
+        raise ValueError(
+            f"is no {kind} file, or damaged or cut off{told and f' ({told[:120]})'}"
+        ) from error
+    places = np.asarray(mesh.points)
+    expect(places.ndim == 2 and len(places), f"holds no points: is no {kind} file, or damaged")
     blocks: list[Tree] = []
     at = 0
     skipped: dict[str, int] = {}

@@ -38,16 +38,48 @@ def read(path: str, options: Tree) -> Tree:
     values: dict[str, Tree] = {}
     lines = [line for line in data[at:].splitlines() if line.strip()] if form == "ascii" else []
     place = 0 if form == "ascii" else at
+    lost = form == "ascii" and _without_faces(elements, lines)
     for element in elements:
         if form == "ascii":
             rows = lines[place : place + element.count]
-            early = f"ends early (expected {element.count} {element.name}, got {len(rows)})"
-            expect(len(rows) == element.count, early)
-            values[element.name] = _ascii(rows, element)
-            place += element.count
+            try:
+                early = f"ends early (expected {element.count} {element.name}, got {len(rows)})"
+                expect(len(rows) == element.count, early)
+                values[element.name] = _ascii(rows, element)
+                place += element.count
+            except ValueError:
+                # wrapped lines? then words tell where a row ends, and none may be left over
+                try:
+                    lines, place = _unwrapped(lines[place:], element), element.count
+                    values[element.name] = _ascii(lines[: element.count], element)
+                    expect(element is not elements[-1] or len(lines) == place, "words left over")
+                except ValueError:
+                    lines = []
+                if not lines:
+                    raise
         else:
             values[element.name], place = _binary(data, place, element, order[form])
-    return _tree(values, comments)
+    out = _tree(values, comments)
+    if lost:
+        out["notes"].append("the header lacks 'element face': rows after the points are faces")
+    return out
+
+
+def _without_faces(elements: list[Element], lines: list[bytes]) -> bool:
+    """Give the header the line "element face" that some files lack, if the rows show it."""
+    if len(elements) != 1 or elements[0].name != "vertex" or not lines:
+        return False
+    vertex = elements[0]
+    plain = [p for p in vertex.properties if not p[2]]
+    lists = [p for p in vertex.properties if p[2]]
+    rows, rest = lines[: vertex.count], lines[vertex.count :]
+    if len(lists) != 1 or any(len(row.split()) != len(plain) for row in rows):
+        return False
+    vertex.properties = plain
+    if not rest:
+        return False
+    elements.append(Element("face", len(rest), lists))
+    return True
 
 
 def _header(data: bytes) -> tuple[list[Element], str, int, list[str]]:
@@ -80,6 +112,24 @@ def _header(data: bytes) -> tuple[list[Element], str, int, list[str]]:
             else:
                 elements[-1].properties.append((words[2], TYPES[words[1]], ""))
     return elements, form, after, comments
+
+
+def _unwrapped(lines: list[bytes], element: Element) -> list[bytes]:
+    """The rows of an element whose lines were broken, a line each, and the lines after them."""
+    words = b" ".join(lines).split()
+    out, at = [], 0
+    for row in range(element.count):
+        start = at
+        for _, _, of in element.properties:
+            expect(
+                at < len(words), f"ends early (expected {element.count} {element.name}, got {row})"
+            )
+            n = int(words[at]) if of else 1
+            expect(0 <= n <= len(words), f"a damaged list in {element.name}")
+            at += n + bool(of)
+        expect(at <= len(words), f"ends early (expected {element.count} {element.name}, got {row})")
+        out.append(b" ".join(words[start:at]))
+    return [*out, b" ".join(words[at:])] if at < len(words) else out
 
 
 def _ascii(lines: list[bytes], element: Element) -> Tree:

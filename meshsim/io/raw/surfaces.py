@@ -225,9 +225,14 @@ def _obj(data: bytes) -> Tree:
     }
 
 
+_SWAPPED = re.compile(rb"([+-])[eE](?=\d)")
+
+
 def _obj_points(points: list[bytes], widths: set[int]) -> tuple[np.ndarray, np.ndarray | None]:
     if not points:
         return np.zeros((0, 3)), None
+    # 3.1+e2: some programs put the sign of the exponent before the e
+    points = [_SWAPPED.sub(rb"e\1", p) if b"e" in p.lower() else p for p in points]
     if len(widths) == 1:
         width = widths.pop()
         table = numbers(b" ".join(points)).reshape(len(points), width)
