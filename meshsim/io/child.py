@@ -55,7 +55,8 @@ def told(error: BaseException) -> str:
             return UNKNOWN
         for mark in ("invalid literal", "could not convert"):
             if mark in said:
-                return f"{said.partition(mark)[0] or 'is damaged: '}a word is no number ({_word(said)})"
+                before = said.partition(mark)[0] or "is damaged: "
+                return f"{before}a word is no number ({_word(said)})"
         return said
     if isinstance(error, EOFError):
         return f"ends early ({_said(error)})"

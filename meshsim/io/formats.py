@@ -70,6 +70,7 @@ XML = {
     "vtm": "vtkMultiBlockDataSet",
 }
 FORMATS |= {name: Format(name, "vtk", "vtk", {"kind": kind}) for name, kind in XML.items()}
+FORMATS["vtm"] = Format("vtm", "vtk", "multiblock")
 MESHIO = {
     "mesh": "medit", "meshb": "medit", "f3grid": "flac3d", "ugrid": "ugrid", "node": "tetgen",
     "ele": "tetgen", "mdpa": "mdpa", "post": "permas", "xml": "dolfin-xml", "hmf": "hmf",
