@@ -32,11 +32,11 @@ def test_pieces_of_equal_number_are_all_read(tmp_path):
     assert mesh.n_cells == 4 and mesh.n_points == 10
     assert mesh.cell_fields["part"].tolist() == [0.0, 1.0, 2.0, 3.0]
     assert {name: rows.tolist() for name, rows in mesh.regions.items()}["last"] == [3]
-    assert float(mesh.measure.sum()) == pytest.approx(4.0)
+    assert sorted(mesh.cell_centres[:, 0].tolist()) == [0.5, 1.5, 2.5, 3.5]
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     meshsim.write(row(0), tmp_path / "a.vtu")
     (tmp_path / "all.vtm").write_text(PIECES)
-    with pytest.raises(InputError, match="names 'b.vtu', which is not there"):
+    with pytest.raises(InputError, match=r"names 'b\.vtu', which is not there"):
         meshsim.read(tmp_path / "all.vtm")
