@@ -115,8 +115,8 @@ def read_source(source: Source, options: Options) -> tuple[Sample, dict[str, str
             parameters |= found.parameters
             found = found.branch
         branches[branch] = found
-        origin = (found if isinstance(found, Mesh) else found.mesh).source
-        readers[branch] = origin.reader if origin is not None else ""
+        opened = (found if isinstance(found, Mesh) else found.mesh).source
+        readers[branch] = opened.reader if opened is not None else ""
     if source.sidecar is not None:
         parameters |= read_parameters(source.sidecar)
     gathered = options.parameters.gather(source.folder, source.name)

@@ -2,6 +2,8 @@
 
 import json
 
+import h5py
+import numpy as np
 import pytest
 import torch
 import trimesh
@@ -150,9 +152,40 @@ def test_several_times_in_one_xml_file(tmp_path):
         '<DataArray type="UInt8" Name="types" format="ascii">10</DataArray></Cells>'
         "</Piece></UnstructuredGrid></VTKFile>"
     )
-    series = read(tmp_path / "a.vtu")
-    assert series.times.tolist() == [0, 0.25, 1]
-    assert [float(series.frame(t).point_fields["p"][0]) for t in range(3)] == [0, 0.25, 1]
+    mesh = read(tmp_path / "a.vtu")
+    assert mesh.point_fields["p"].tolist() == [0, 1, 2, 3]
+    assert mesh.notes == ("holds 3 times, of which only the first is read",)
+
+
+def test_several_times_in_one_vtkhdf_file(tmp_path):
+    """The Steps group, as VTK's public description of VTKHDF lays it out."""
+    times = [0.0, 0.25, 1.0]
+    with h5py.File(tmp_path / "a.vtkhdf", "w") as file:
+        root = file.create_group("VTKHDF")
+        root.attrs["Version"] = np.array([2, 0])
+        root.attrs.create("Type", b"UnstructuredGrid", dtype=h5py.string_dtype("ascii", 16))
+        for name, values in {
+            "NumberOfPoints": [4] * 3, "NumberOfCells": [1] * 3, "NumberOfConnectivityIds": [4] * 3,
+            "Connectivity": [0, 1, 2, 3], "Offsets": [0, 4],
+        }.items():  # fmt: skip
+            root[name] = np.array(values, np.int64)
+        root["Types"] = np.array([10], np.uint8)
+        root["Points"] = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+        root["PointData/p"] = np.concatenate([np.arange(4) + t for t in times])
+        steps = root.create_group("Steps")
+        steps.attrs["NSteps"] = 3
+        steps["Values"] = np.array(times)
+        steps["NumberOfParts"] = np.ones(3, np.int64)
+        for name in ("PartOffsets", "PointOffsets"):
+            steps[name] = np.zeros(3, np.int64)
+        for name in ("CellOffsets", "ConnectivityIdOffsets"):
+            steps[name] = np.zeros((3, 1), np.int64)
+        steps["PointDataOffsets/p"] = np.array([0, 4, 8])
+    series = read(tmp_path / "a.vtkhdf")
+    assert series.times.tolist() == times
+    assert [series.frame(t).point_fields["p"].tolist() for t in range(3)] == [
+        [t, 1 + t, 2 + t, 3 + t] for t in times
+    ]
 
 
 def test_scenes_of_gltf(tmp_path):

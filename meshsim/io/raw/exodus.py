@@ -97,7 +97,9 @@ def _blocks(data: Any, which: int) -> list[Any]:
 def _name(reader: Any, kind: int, i: int, what: str) -> str:
     given = reader.GetObjectName(kind, i) or ""
     found = UNNAMED.search(given)
-    return f"{what} {found[2]}" if found or not given.strip() else given.strip()
+    if found is not None:
+        return f"{what} {found[2]}"
+    return given.strip() or f"{what} {i + 1}"
 
 
 def _elements(reader: Any, data: Any) -> Tree:

@@ -50,7 +50,7 @@ def _tree(dim: int, points: np.ndarray, zones: list[Tree], faces: list[Tree]) ->
     expect((sides >= 0).any(1).all(), "a face without a cell")
     swapped = sides[:, 0] < 0
     owner = np.where(swapped, sides[:, 1], sides[:, 0])
-    inside = (sides >= 0).all(1)
+    inside = np.asarray((sides >= 0).all(1))
     if dim == 2:
         blocks = _rings(nodes.reshape(-1, 2), owner, sides[:, 1], inside, n_cells)
     else:
@@ -146,9 +146,10 @@ def _sections(data: bytes) -> tuple[int, np.ndarray, list[Tree], list[Tree]]:
         index = int(found[1])
         binary, base = index >= 2000, index - (index // 1000) * 1000
         if base in (10, 12, 13):
-            head, body = _header(data, found.end())
-            if body is not None:
-                body, at = _body(data, body, index, base, head, dim)
+            head, begin = _header(data, found.end())
+            body: bytes | None = None
+            if begin is not None:
+                body, at = _body(data, begin, index)
             else:
                 at = _closed(data, start)
             zone, first, last = head[0], head[1], head[2]
@@ -179,10 +180,11 @@ def _sections(data: bytes) -> tuple[int, np.ndarray, list[Tree], list[Tree]]:
     expect(chunks, "holds no nodes")
     expect(not total or have == total, f"ends early (expected {total} nodes, got {have})")
     points = np.concatenate([table for _, table in sorted(chunks, key=lambda c: c[0])])
-    for zone in [*zones, *faces]:
-        known = names.get(zone["id"])
-        zone["name"] = known[0] if known else f"zone {zone['id']}"
-        zone["kind"] = known[1] if known else KINDS.get(zone.get("bc", 0), "")
+    every: list[Tree] = [*zones, *faces]
+    for about in every:
+        known = names.get(int(about["id"]))
+        about["name"] = known[0] if known else f"zone {about['id']}"
+        about["kind"] = known[1] if known else KINDS.get(about.get("bc", 0), "")
     return dim, points, zones, faces
 
 
@@ -196,9 +198,7 @@ def _header(data: bytes, at: int) -> tuple[list[int], int | None]:
     return head, rest.end() if rest else None
 
 
-def _body(
-    data: bytes, at: int, index: int, base: int, head: list[int], dim: int
-) -> tuple[bytes, int]:
+def _body(data: bytes, at: int, index: int) -> tuple[bytes, int]:
     """The bytes of a body, and where the next section may begin."""
     if index >= 2000:
         mark = b"End of Binary Section"

@@ -89,8 +89,7 @@ def _only_above(parts: list[Tree], out: Tree, notes: list[str]) -> set[str]:
             continue
         empty = np.zeros((1, *shapes.pop()), have[0].dtype)
         rows = [
-            p["cell_fields"].get(name, empty[np.zeros(_count(p), np.int64)])
-            for p in ({"cell_fields": {}} | q for q in parts)
+            p.get("cell_fields", {}).get(name, empty[np.zeros(_count(p), np.int64)]) for p in parts
         ]
         out["cell_fields"][name] = np.concatenate(rows)
         notes.remove(_missing("cell", name))

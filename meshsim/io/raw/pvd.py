@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from typing import Any
 
 from meshsim.io.raw import Tree, beside, content, expect, steps, vtk
 from meshsim.io.raw.markup import parse
@@ -28,7 +29,8 @@ def read(path: str, options: Tree) -> Tree:
 
 def _listed(path: str) -> tuple[list[list[str]], list[float]]:
     data = content(path)
-    sets = _json(data) if data.lstrip()[:1] == b"{" else parse(data).findall("Collection/DataSet")
+    listed = data.lstrip()[:1] == b"{"
+    sets: list[Any] = _json(data) if listed else list(parse(data).findall("Collection/DataSet"))
     expect(sets, "lists no files")
     by_time: dict[float, list[str]] = {}
     for i, entry in enumerate(sets):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +21,6 @@ from meshsim.io.raw import (
     gather,
     ragged,
     steps,
-    unpacked,
 )
 from meshsim.io.raw.markup import check_file, parse
 from meshsim.io.raw.merge import merge
@@ -86,7 +84,11 @@ def read(path: str, options: Tree) -> Tree:
     at = times(reader)
     if len(at) < 2:
         return _found(reader)
-    labels = at if kind in ("legacy", "vtkhdf") else _time_values(path, at)
+    if kind in XML:
+        # VTK 9.7 gives arrays of uninitialised memory for the times after the first
+        out = _found(reader)
+        out["notes"] = [*out["notes"], f"holds {len(at)} times, of which only the first is read"]
+        return out
 
     def load(step: int) -> Tree:
         told(lambda: reader.UpdateTimeStep(at[step]))
@@ -94,20 +96,11 @@ def read(path: str, options: Tree) -> Tree:
 
     if "step" in options:
         expect(0 <= options["step"] < len(at), f"has no step {options['step']}")
-        name = f"time {labels[options['step']]:g}"
+        name = f"time {at[options['step']]:g}"
         return steps.frame(load(options["step"]), options, name)
     whole = steps.looked_at(len(at), os.path.getsize(path))
     keys = [steps.key(load(i)) if see else (None, None, None) for i, see in enumerate(whole)]
-    return steps.series(load, labels, keys)
-
-
-def _time_values(path: str, at: list[float]) -> list[float]:
-    """The times that an XML file announces; VTK gives only their numbers."""
-    with unpacked(path) as file:
-        found = re.search(rb'\bTimeValues\s*=\s*"([^"]*)"', file.read(1 << 20))
-    values = [] if found is None else [float(word) for word in found[1].split()]
-    rises = all(a < b for a, b in itertools.pairwise(values))
-    return values if len(values) == len(at) and rises else at
+    return steps.series(load, at, keys)
 
 
 def _found(reader: Any) -> Tree:
