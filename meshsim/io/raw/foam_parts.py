@@ -85,7 +85,7 @@ class Parts:
 
     def _partly(self, time: str) -> list[str]:
         every: list[set[str]] = [{n for n, _ in case.fields(time)} for case in self.cases]
-        some = sorted(set.union(*every) - set.intersection(*every))
+        some = sorted(n for n in set().union(*every) if not all(n in here for here in every))
         return [f"not in all processors, so left out: {', '.join(some)}"] if some else []
 
     def _addressing(self, case: Case, time: str | None, what: str, n: int) -> np.ndarray:
