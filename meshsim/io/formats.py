@@ -77,11 +77,10 @@ MESHIO = {
 }  # fmt: skip
 FORMATS |= {name: Format(name, "meshio", "other", {"kind": kind}) for name, kind in MESHIO.items()}
 # what is tried where the first reader fails or finds no cells. Only readers that refuse what is
-# damaged: meshio fills up a su2, and trimesh leaves out the broken faces of an obj
+# damaged: VTK opens a ply that is cut short, meshio fills up a su2, trimesh drops broken faces
 FALLBACKS: dict[str, tuple[Format, ...]] = {
     "vtu": (Format("vtu", "meshio", "other", {"kind": "vtu"}),),
     "vtk": (Format("vtk", "meshio", "other", {"kind": "vtk"}),),
-    "ply": (Format("ply", "vtk", "plain_vtk", surface=True),),
     "tecplot": (Format("tecplot", "meshio", "other", {"kind": "tecplot"}),),
 }
 ALIASES = {"xmf": "xdmf", "gmsh": "msh", "foam": "openfoam", "vtmb": "vtm", "stla": "stl",
