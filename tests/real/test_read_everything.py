@@ -20,7 +20,8 @@ from meshsim.series import Series
 FLOORS = {
     "cgns": (19, 19), "vtu": (51, 51), "vtk": (15, 15), "vtp": (1, 1), "vts": (1, 1),
     "vtm": (1, 1), "msh": (48, 48), "su2": (12, 12), "obj": (48, 55), "stl": (15, 18),
-    "ply": (13, 21), "off": (6, 6), "xdmf": (8, 9), "openfoam": (6, 6),
+    "ply": (13, 21), "off": (6, 6), "xdmf": (8, 9), "openfoam": (6, 6), "exodus": (4, 4),
+    "ensight": (5, 5), "unv": (4, 4), "med": (5, 5), "bdf": (7, 9), "inp": (17, 20), "avs": (7, 7),
 }  # fmt: skip
 
 
