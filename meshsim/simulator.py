@@ -34,6 +34,7 @@ from meshsim.potential import Potential
 from meshsim.rollout import INTEGRATORS, State, rollout
 from meshsim.sample import Sample
 from meshsim.series import Series
+from meshsim.simulator_steps import begin, stepper
 from meshsim.symmetry import averaged
 
 if TYPE_CHECKING:
@@ -432,13 +433,13 @@ class Simulator(nn.Module):
             raise InputError("this simulator has no state that advances in time: use predict")
         content, known = opened(data, parameters, self.schema, self.branch)
         self._warn(known)
-        mesh, begin, steps = self._begin(content, start, steps)
+        mesh, first_time, steps = begin(self, content, start, steps)
         graph = self.with_edges(self._ready(mesh, known))
-        times = [begin + i * self.dt for i in range(steps + 1)]
+        times = [first_time + i * self.dt for i in range(steps + 1)]
         names = [f.name for f in (*self.schema.states, *self.schema.targets)]
         frames: dict[str, list[Tensor]] = {name: [] for name in names}
         first = self.state(graph, mesh)
-        step = self._stepper(graph, times, boundary)
+        step = stepper(self, graph, times, boundary)
         for state in chain([first], rollout(step, first, steps, progress)):
             targets = self.evaluate(graph, state)[1] if self.schema.targets else {}
             for name, x in mesh_fields(self.schema, graph, state | targets).items():
@@ -449,39 +450,6 @@ class Simulator(nn.Module):
         if self.location == "point":
             return Series(mesh, times, frames)
         return Series(mesh, times, cell_fields=frames)
-
-    def _begin(
-        self, content: Mesh | Series, start: float | None, steps: int | None
-    ) -> tuple[Mesh, float, int]:
-        """The mesh a rollout starts from, its time, and how many steps it takes."""
-        if isinstance(content, Mesh):
-            if steps is None:
-                raise InputError("`steps`: say how many; the mesh is no series that would tell")
-            return content, start or 0.0, steps
-        begin = float(content.times[0]) if start is None else start
-        mesh = content.at(begin)
-        if steps is None:
-            steps = int((float(content.times[-1]) - begin) / float(self.dt or 0.0) + 1e-6)
-        return mesh, begin, steps
-
-    def _stepper(
-        self, graph: MeshGraph, times: Sequence[float], boundary: Series | None
-    ) -> Callable[[State], list[State]]:
-        """A function from a state to the next M, with given values taken from `boundary`."""
-        passes = iter(range(1, len(times), self.bundle))
-
-        def given(first: int) -> State | None:
-            if boundary is None:
-                return None
-            when = [times[min(first + i, len(times) - 1)] for i in range(self.bundle)]
-            known = [self.state(graph, boundary.at(t)) for t in when]
-            return {name: torch.stack([k[name] for k in known]) for name in known[0]}
-
-        def step(state: State) -> list[State]:
-            ahead = self.advance(graph, state, given=given(next(passes)))[0]
-            return [{n: x[i] for n, x in ahead.items()} for i in range(self.bundle)]
-
-        return step
 
     def _warn(self, parameters: Mapping[str, ArrayLike]) -> None:
         for sentence in self.outside(parameters):
