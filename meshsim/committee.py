@@ -83,7 +83,7 @@ class Committee:
         for member, weight in zip(self.members, self.weights, strict=True):
             own = {name: value for name, value in given.items() if name in _asked(member)}
             several = _networks(member) > 1 or (isinstance(member, Surrogate) and draws > 1)
-            found, location = _asked_of(member, mesh, own, draws, spread and several)
+            found, location = _answer(member, mesh, own, draws, spread and several)
             beyond = max(beyond, float(found.global_fields.get("extrapolation", torch.zeros(1))))
             fields = found.point_fields if location == "point" else found.cell_fields
             for name in self.fields:
@@ -152,7 +152,7 @@ def _asked(member: Simulator | Surrogate) -> list[str]:
     return [f.name for f in member.schema.parameters if f.location == "global"]
 
 
-def _asked_of(
+def _answer(
     member: Simulator | Surrogate,
     mesh: Mesh,
     parameters: Mapping[str, Tensor],

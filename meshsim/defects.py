@@ -47,6 +47,7 @@ class _Mesh:
 
     def __init__(self, mesh: Mesh, limit: int):
         self.mesh, self.limit = mesh, limit
+        self.twins = checks.duplicate_cells(mesh.cells)
 
     def found(self, kind: str, severity: str, of: str, ids: Tensor, text: str) -> Iterator[Finding]:
         """The finding, if there are any ids; its text begins with how many."""
@@ -94,7 +95,7 @@ def _doubles(see: _Mesh) -> Iterator[Finding]:
     yield from see.found("duplicate_points", WARNING, "points", ids, text)
     ids = quality.unused_points(mesh.cells, n)
     yield from see.found("orphan_points", WARNING, "points", ids, "points belong to no cell")
-    ids = checks.duplicate_cells(mesh.cells)
+    ids = see.twins
     text = "cells have the very points of another cell: the same place is filled twice"
     yield from see.found("duplicate_cells", ERROR, "cells", ids, text)
     ids = checks.repeating_cells(mesh.cells)
@@ -109,7 +110,7 @@ def _shapes(see: _Mesh) -> Iterator[Finding]:
     flat = checks.flat_cells(points, blocks, sizes)
     text = f"cells have no {('', 'length', 'area', 'volume')[mesh.cell_dim]}"
     yield from see.found("degenerate", ERROR, "cells", flat, text)
-    crowded = checks.crowded(mesh.faces, checks.duplicate_cells(blocks)).nonzero().squeeze(1)
+    crowded = checks.crowded(mesh.faces, see.twins).nonzero().squeeze(1)
     solid = mesh.cell_dim == mesh.dim
     face = ("", "points", "edges", "faces")[mesh.cell_dim]
     text = f"{face} are shared by more than two cells" + (", which must overlap" if solid else "")
@@ -118,11 +119,8 @@ def _shapes(see: _Mesh) -> Iterator[Finding]:
         return
     if solid:
         yield from _windings(see, sizes, flat)
-    quadratic = [b for b in blocks if b.type[-1].isdigit()]
     ids = corners.folded(points, blocks)
-    curved = torch.cat([torch.full((len(b),), b in quadratic, device=ids.device) for b in blocks])[
-        ids
-    ]
+    curved = torch.cat([torch.full((len(b),), b.type[-1].isdigit()) for b in blocks])[ids]
     text = "cells are dented: at a corner their measure is negative (finite elements fail there)"
     yield from see.found("folded", WARNING, "cells", ids[~curved], text)
     text = "quadratic cells fold over: at a node the determinant of their map is negative"

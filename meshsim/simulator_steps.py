@@ -25,11 +25,11 @@ def begin(
         if steps is None:
             raise InputError("`steps`: say how many; the mesh is no series that would tell")
         return content, start or 0.0, steps
-    begin = float(content.times[0]) if start is None else start
-    mesh = content.at(begin)
+    first = float(content.times[0]) if start is None else start
+    mesh = content.at(first)
     if steps is None:
-        steps = int((float(content.times[-1]) - begin) / float(simulator.dt or 0.0) + 1e-6)
-    return mesh, begin, steps
+        steps = int((float(content.times[-1]) - first) / float(simulator.dt or 0.0) + 1e-6)
+    return mesh, first, steps
 
 
 def stepper(

@@ -82,8 +82,11 @@ def expect(path: Path, wanted: str) -> None:
         raise InputError(f"{path}: {what} (expected {KINDS[wanted]})")
 
 
-def load(path: Path, trust: bool = False) -> Mesh | Series | Sample:
-    """What a mesh file or a case folder holds; of any other folder the message says what it is."""
+def load(path: Path, trust: bool = False, time: str | None = None) -> Mesh | Series | Sample:
+    """What a mesh file or a case folder holds, or that at a time ("first", "last" or a number).
+
+    Of any other folder the message says what it is.
+    """
     from meshsim.io import format_of, read
 
     expect(path, "file")
@@ -92,45 +95,7 @@ def load(path: Path, trust: bool = False) -> Mesh | Series | Sample:
             format_of(path)
         except InputError:
             raise InputError(f"{path}: no case folder; {_inside(path)}") from None
-    return read(path, trust=trust)
-
-
-def at_time(data: Mesh | Series | Sample, time: str | None, path: Path) -> Mesh | Series | Sample:
-    """What was read at one of its times: "first", "last" or a number; all of it for None.
-
-    Raises:
-        InputError: no such time; the nearest ones are named.
-    """
-    from meshsim.sample import Sample
-    from meshsim.series import Series
-
-    if time is None:
-        return data
-    if isinstance(data, Sample):
-        branches = {name: at_time(b, time, path) for name, b in data.branches.items()}
-        return Sample(branches, data.parameters, data.name)  # type: ignore[arg-type]
-    if not isinstance(data, Series):
-        return data
-    if time in ("first", "last"):
-        part = data.segments[0 if time == "first" else -1]
-        return part.frame(0 if time == "first" else -1)
-    try:
-        wanted = float(time)
-    except ValueError:
-        raise InputError(f"--time: expected first, last or a number, got {time!r}") from None
-    times = [float(t) for part in data.segments for t in part.times]
-    nearest = min(times, key=lambda t: abs(t - wanted))
-    if not abs(nearest - wanted) <= 1e-6 * max(abs(wanted), times[-1] - times[0]):
-        around = sorted(sorted(times, key=lambda t: abs(t - wanted))[:2])
-        raise InputError(
-            f"{path}: no time {wanted:g}: {len(times)} from {times[0]:g} to {times[-1]:g},"
-            f" the nearest {' and '.join(f'{t:.9g}' for t in around)}"
-        )
-    for part in data.segments:
-        found = (part.times == nearest).nonzero()
-        if len(found):
-            return part.frame(int(found[0]))
-    raise AssertionError
+    return read(path, trust=trust, time=time)
 
 
 def _inside(folder: Path) -> str:

@@ -25,10 +25,10 @@ def convert(
 ) -> None:
     """Convert a mesh; what the target cannot hold is said before it is written."""
     from meshsim.check import InputError
-    from meshsim.cli.arguments import at_time, load, ready
+    from meshsim.cli.arguments import load, ready
     from meshsim.io import write
 
-    data = at_time(load(source, trust), time, source)
+    data = load(source, trust, time)
     if linear:
         from meshsim.linear import linear as made_linear
 

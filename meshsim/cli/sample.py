@@ -49,7 +49,7 @@ def sample(
     Columns: time (of a series), x, y, z, distance (along a line), then the fields, a vector's
     components apart. Values are interpolated as the cells do it; fields of cells are the cell's.
     """
-    from meshsim.cli.arguments import at_time, load
+    from meshsim.cli.arguments import load
     from meshsim.render import probe
     from meshsim.sample import Sample
     from meshsim.series import Series
@@ -60,7 +60,7 @@ def sample(
         raise InputError("--plot: draws over a --line")
     if out.suffix.lower() != ".csv":
         raise InputError(f"{out}: expected a name ending in .csv")
-    data = at_time(load(path, trust), time, path)
+    data = load(path, trust, time)
     data = data.branch if isinstance(data, Sample) else data
     mesh = data.mesh if isinstance(data, Series) else data
     places = _places(mesh, points, line, plane, count)

@@ -29,7 +29,7 @@ def view(
     """Draw a mesh and its field; without -o into the current folder, under the input's name."""
     from meshsim import render
     from meshsim.check import InputError, check_known
-    from meshsim.cli.arguments import at_time, kind, load
+    from meshsim.cli.arguments import kind, load
     from meshsim.mesh import Mesh
     from meshsim.sample import Sample
     from meshsim.series import Series
@@ -43,6 +43,7 @@ def view(
         return
     if what == "store":
         from meshsim.data import Store
+        from meshsim.io.reading import at
 
         store = Store(path)
         if not store.names:
@@ -50,9 +51,9 @@ def view(
         if sample is not None:
             check_known(sample, store.names, "sample")
         data: Mesh | Series | Sample = store.sample(sample or store.names[0])
+        data = data if time is None else at(data, time)
     else:
-        data = load(path, trust)
-    data = at_time(data, time, path)
+        data = load(path, trust, time)
     shown = data.branch if isinstance(data, Sample) else data
     target = out or Path(path.resolve().name).with_suffix(
         ".gif" if isinstance(shown, Series) and len(shown) > 1 else ".png"

@@ -93,7 +93,7 @@ def _whole(
         tree = guard.fetch(form.module, path, {**form.options, "time": step}, trust)
         return Built(tree, form.surface, planar).mesh
     out = _made(tree, path, form, planar, trust)
-    return out if time is None else _at(out, time)
+    return out if time is None else at(out, time)
 
 
 def _made(tree: Tree, path: Path, form: Format, planar: bool, trust: bool) -> Any:
@@ -201,7 +201,12 @@ def _lazy(tree: Tree, path: Path, form: Format, planar: bool, trust: bool) -> Se
     )
 
 
-def _at(out: Mesh | Series | Sample, time: float | int | str) -> Mesh:
+def at(out: Mesh | Series | Sample, time: float | int | str) -> Mesh:
+    """The mesh of a series at a time: a number, "first" or "last".
+
+    Raises:
+        InputError: no series, or no such time; the nearest one is named.
+    """
     series = out.branch if isinstance(out, Sample) else out
     if isinstance(series, Mesh):
         raise InputError("holds one mesh, no series: leave out `time`")

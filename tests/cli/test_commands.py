@@ -70,8 +70,8 @@ def test_one_time_of_a_series(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     assert main(["view", str(source), "--time", "last", "-o", str(picture)]) == 0
     assert picture.stat().st_size > 1000
     given = ["convert", str(source), str(out), "--time"]
-    fails(capsys, [*given, "0.34"], "no time 0.34", "12 from 0 to 1.1", "0.3 and 0.4")
-    fails(capsys, [*given, "latest"], "expected first, last or a number")
+    fails(capsys, [*given, "0.34"], "no time 0.34", "12 times from 0 to 1.1", "nearest 0.3")
+    fails(capsys, [*given, "latest"], "expected a number, 'first' or 'last'")
     fine = tmp_path / "fine.vtu"
     meshsim.write(square(11), fine)
     target = tmp_path / "onto.npz"

@@ -137,7 +137,8 @@ def _elements(reader: Any, data: Any) -> Tree:
             out["notes"].append(f"cell field {key!r} has not the same components in all blocks")
             continue
         rows = np.concatenate([r for r, _ in parts])
-        full = np.zeros((total, *parts[0][1].shape[1:]), parts[0][1].dtype)
+        kind = parts[0][1].dtype
+        full = np.full((total, *parts[0][1].shape[1:]), np.nan if kind.kind == "f" else 0, kind)
         full[rows] = np.concatenate([values for _, values in parts])
         out["cell_fields"][key] = full
         if len(rows) < total:
