@@ -130,17 +130,20 @@ def raw_graph(
 ) -> MeshGraph:
     """The graph of a mesh before normalisation, with `feature_<name>` (N, F) for each feature.
 
-    Features are those of `graph.features` and, on surfaces, potential_cp and potential_velocity:
-    of the flow `potential` about them.
+    Features are those of `graph.features` and, at points of surfaces, potential_cp and
+    potential_velocity: of the flow `potential` about them.
     """
     from meshsim.graph import cell_graph, from_points, node_graph
-    from meshsim.graph.features import point_features
+    from meshsim.graph.features import cell_features, point_features
 
     pairs = [tuple(pair) for pair in periodic] or None
     if location == "cell":
-        if features:
-            raise InputError("geometry features need fields at points, these are in cells")
-        return cell_graph(mesh, periodic=pairs)
+        cells = cell_graph(mesh, periodic=pairs)
+        for name in features:
+            if name in FLOW:
+                raise InputError(f"feature {name!r}: needs fields at points, these are in cells")
+            setattr(cells, f"feature_{name}", cell_features(mesh, [name]))
+        return cells
     if node_types is not None:  # a mesh need not have every boundary of the training meshes
         node_types = {k: v for k, v in node_types.items() if k in mesh.boundaries}
     graph = node_graph(mesh, node_types=node_types, periodic=pairs)

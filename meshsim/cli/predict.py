@@ -12,8 +12,10 @@ import typer
 from meshsim.check import InputError
 
 if TYPE_CHECKING:
+    from meshsim.committee import Committee
     from meshsim.mesh import Mesh
     from meshsim.sample import Sample
+    from meshsim.simulator import Simulator
     from meshsim.surrogate import Surrogate
 
 SPREAD_DRAWS = 4  # of anchors, whose disagreement counts among a neural field's
@@ -51,12 +53,13 @@ def predict(
     from meshsim.cli.arguments import load, numbers, ready
     from meshsim.cli.arguments import trained as trained_in
     from meshsim.committee import Committee
-    from meshsim.io import write
+    from meshsim.io import check_free, write
     from meshsim.sample import Sample
     from meshsim.series import Series
     from meshsim.surrogate import Surrogate
 
     trained = trained_in(run)
+    check_free(out, _predicted(trained))
     if isinstance(trained, Surrogate):
         files, texts = _files(trained, mesh, options or [])
         if len(files) > 1:
@@ -89,16 +92,25 @@ def predict(
             data = data.frame(0)
         made = {"": trained.predict(data, numbers(options or []), spread=spread)}  # type: ignore[arg-type]
         targets = {"": out}
-        if isinstance(trained, Committee):
-            fields = {"": trained.fields}
-        else:
-            fields = {"": [f.name for f in trained.schema.targets or trained.schema.states]}
+        fields = {"": _predicted(trained)}
     if spread:
         fields = {k: [*names, *(f"{n}_spread" for n in names)] for k, names in fields.items()}
     for name, target in targets.items():
         for sentence in write(made[name], target):
             print(f"note: {sentence}", file=sys.stderr)
         print(f"{target}: {', '.join(fields[name])}", file=sys.stderr)
+
+
+def _predicted(trained: Simulator | Surrogate | Committee) -> list[str]:
+    """Names of the fields that come out, of all branches."""
+    from meshsim.committee import Committee
+    from meshsim.surrogate import Surrogate
+
+    if isinstance(trained, Committee):
+        return trained.fields
+    if isinstance(trained, Surrogate):
+        return [name for branch in trained.branches.values() for name in branch.fields]
+    return [f.name for f in trained.schema.targets or trained.schema.states]
 
 
 def _mesh(data: object) -> Mesh:

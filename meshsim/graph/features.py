@@ -1,8 +1,8 @@
-"""Geometry features of mesh points, by name."""
+"""Geometry features of mesh points and of cells, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -26,6 +26,7 @@ FEATURE_WIDTH = MappingProxyType(
         "curvature": 1,
         "log_measure": 1,
         "wall_distance": 1,
+        "on_boundary": int(NodeType.SIZE),
     }
 )
 
@@ -40,6 +41,7 @@ def point_features(mesh: Mesh, names: Sequence[str]) -> Float[Tensor, "N F"]:
     triangles). log_measure: log of the point's
     share of the mesh. wall_distance: to the nearest point on a boundary that is a wall, obstacle
     or airfoil by its name (on any boundary if none is); "wall_distance:NAME" for a given one.
+    on_boundary: 1 in the column of each `NodeType` (by its name) on whose boundary a point lies.
 
     Arguments:
         mesh: any mesh.
@@ -55,15 +57,54 @@ def point_features(mesh: Mesh, names: Sequence[str]) -> Float[Tensor, "N F"]:
     >>> point_features(mesh, ["box_position", "wall_distance"])[1]
     tensor([ 1., -1., 0.], dtype=torch.float64)
     """
-    columns = [mesh.points[:, :0]]
+    return _columns(mesh, names, _MADE, lambda name: _wall_distance(mesh, name, mesh.points))
+
+
+def cell_features(mesh: Mesh, names: Sequence[str]) -> Float[Tensor, "C F"]:
+    """Geometry features of a mesh's cells, side by side: those of `point_features` at cell centres.
+
+    log_measure: of the cell's length, area or volume. normal: a surface's own; elsewhere the unit
+    sum of the area vectors of its faces that are outside, 0 if it has none. on_boundary: of those
+    that its faces are on. No curvature. wall_distance: from the centre to the nearest
+    point, or centre of a face, of the boundary.
+
+    Arguments:
+        mesh: any mesh.
+        names: of features, in the order of the columns.
+
+    Returns:
+        (C, F), F the sum of `FEATURE_WIDTH`.
+
+    Raises:
+        InputError: an unknown feature, or one that cells, or those of this mesh, cannot have.
+
+    >>> square = [[0., 0.], [1., 0.], [1., 1.], [0., 1.]]
+    >>> cell_features(Mesh(square, {"quad": [[0, 1, 2, 3]]}), ["wall_distance", "normal"])
+    tensor([[0.5000, 0.0000, 0.0000]], dtype=torch.float64)
+    """
+    return _columns(
+        mesh, names, _OF_CELLS, lambda name: _wall_distance(mesh, name, mesh.cell_centres)
+    )
+
+
+def _columns(
+    mesh: Mesh,
+    names: Sequence[str],
+    made: Mapping[str, Callable[[Mesh], Tensor]],
+    distance: Callable[[str], Tensor],
+) -> Tensor:
+    columns = []
     for name in names:
         kind, _, argument = name.partition(":")
         if argument and kind != "wall_distance":
             raise InputError(f"feature {name!r}: only wall_distance takes a boundary's name")
         check_known(kind, FEATURE_WIDTH, "feature")
-        values = _wall_distance(mesh, argument) if kind == "wall_distance" else _MADE[kind](mesh)
+        if kind != "wall_distance" and kind not in made:
+            raise InputError(f"feature {name!r}: cells have none")
+        values = distance(argument) if kind == "wall_distance" else made[kind](mesh)
         columns.append(values.to(mesh.points.dtype))
-    return torch.cat(columns, 1)
+    rows = mesh.n_points if made is _MADE else mesh.n_cells
+    return torch.cat([mesh.points.new_zeros(rows, 0), *columns], 1)
 
 
 def _box(mesh: Mesh) -> tuple[Tensor, Tensor]:
@@ -71,9 +112,13 @@ def _box(mesh: Mesh) -> tuple[Tensor, Tensor]:
     return low, high - low  # (D,) each
 
 
-def _box_position(mesh: Mesh) -> Tensor:
+def _box_position(mesh: Mesh, places: Tensor | None = None) -> Tensor:
     low, size = _box(mesh)
-    return 2 * (mesh.points - low - size / 2) / size.masked_fill(size == 0, 1.0)
+    return (
+        2
+        * ((mesh.points if places is None else places) - low - size / 2)
+        / size.masked_fill(size == 0, 1.0)
+    )
 
 
 def _box_size(mesh: Mesh) -> Tensor:
@@ -120,7 +165,39 @@ def _log_measure(mesh: Mesh) -> Tensor:
     return size.clamp_min(floor).log()[:, None]
 
 
-def _wall_distance(mesh: Mesh, name: str) -> Tensor:
+def _on_boundary(mesh: Mesh) -> Tensor:
+    out = mesh.points.new_zeros(mesh.n_points, int(NodeType.SIZE))
+    for name, part in mesh.boundaries.items():
+        out[mesh.boundary_points(name), int(guess_node_type(name, part.kind))] = 1.0
+    return out
+
+
+def _cells_on_boundary(mesh: Mesh) -> Tensor:
+    out = mesh.points.new_zeros(mesh.n_cells, int(NodeType.SIZE))
+    for name, part in mesh.boundaries.items():
+        out[mesh.faces.owner[part.faces], int(guess_node_type(name, part.kind))] = 1.0
+    return out
+
+
+def _cell_normal(mesh: Mesh) -> Tensor:
+    if mesh.cell_dim == 2 and mesh.dim == 3:
+        return _unit(measure.cell_normals(mesh.points, mesh.cells))
+    if mesh.cell_dim != mesh.dim:
+        raise InputError(f"feature 'normal': {mesh.cell_dim}-D cells in {mesh.dim}-D have none")
+    faces = mesh.faces
+    outside = faces.neighbour < 0
+    out = mesh.points.new_zeros(mesh.n_cells, mesh.dim)
+    return _unit(out.index_add(0, faces.owner[outside], faces.area[outside].to(out)))
+
+
+def _cell_log_measure(mesh: Mesh) -> Tensor:
+    size = mesh.cell_measures.abs()
+    some = size[size > 0]
+    floor = float(some.min()) if len(some) else 1.0
+    return size.clamp_min(floor).log()[:, None]
+
+
+def _wall_distance(mesh: Mesh, name: str, places: Tensor) -> Tensor:
     walls = (NodeType.WALL, NodeType.OBSTACLE, NodeType.AIRFOIL)
     if name:
         check_known(name, mesh.boundaries, "boundary")
@@ -136,8 +213,13 @@ def _wall_distance(mesh: Mesh, name: str) -> Tensor:
         on = faces.nodes[faces.neighbour[face] < 0]
     if len(on) == 0:
         raise InputError("feature 'wall_distance': the mesh has no boundary")
-    points = mesh.points.cpu().double().numpy()
-    distance, _ = cKDTree(points[on.cpu().numpy()]).query(points)
+    wall = mesh.points[on].cpu().double()
+    if places is not mesh.points:
+        outer = [mesh.boundaries[k].faces for k in names] or [
+            (mesh.faces.neighbour < 0).nonzero()[:, 0]
+        ]
+        wall = torch.cat([wall, mesh.faces.centre[torch.cat(outer)].cpu().double()])
+    distance, _ = cKDTree(wall.numpy()).query(places.cpu().double().numpy())
     return torch.from_numpy(distance)[:, None].to(mesh.points)
 
 
@@ -148,4 +230,13 @@ _MADE: dict[str, Callable[[Mesh], Tensor]] = {
     "normal": _normal,
     "curvature": _curvature,
     "log_measure": _log_measure,
+    "on_boundary": _on_boundary,
+}
+_OF_CELLS: dict[str, Callable[[Mesh], Tensor]] = {
+    "position": lambda mesh: mesh.cell_centres,
+    "box_position": lambda mesh: _box_position(mesh, mesh.cell_centres),
+    "box_size": lambda mesh: _box(mesh)[1].expand(mesh.n_cells, -1),
+    "normal": _cell_normal,
+    "log_measure": _cell_log_measure,
+    "on_boundary": _cells_on_boundary,
 }

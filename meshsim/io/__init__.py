@@ -13,6 +13,7 @@ _HOMES = {
     "attach": "results",
     "write": "writing",
     "losses": "writing",
+    "check_free": "to_foam",
     "format_of": "formats",
     "Format": "formats",
     "FORMATS": "formats",
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from meshsim.io.formats import FORMATS, Format, format_of
     from meshsim.io.reading import read
     from meshsim.io.results import attach
+    from meshsim.io.to_foam import check_free
     from meshsim.io.writing import losses, write
 
-__all__ = ["FORMATS", "Format", "attach", "format_of", "losses", "read", "write"]
+__all__ = ["FORMATS", "Format", "attach", "check_free", "format_of", "losses", "read", "write"]
 
 
 def __getattr__(name: str) -> Any:

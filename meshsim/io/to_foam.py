@@ -6,12 +6,14 @@ import contextlib
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from meshsim.check import InputError
 from meshsim.io import guard, plain
+from meshsim.io.foam_text import cell_values, changed_field, new_field
 from meshsim.io.holds import branch_of
 from meshsim.io.raw import content
 from meshsim.io.raw.foam import Case, find
@@ -22,7 +24,7 @@ from meshsim.series import Series
 CLASSES = {1: "Scalar", 3: "Vector", 6: "SymmTensor", 9: "Tensor"}
 NONE = "0 0 0 0 0 0 0"
 _DIMENSIONS = re.compile(rb"^\s*dimensions\s*\[([^\[\]]*)\]\s*;", re.M)
-KEPT = {"empty", "cyclic", "cyclicAMI", "symmetry", "symmetryPlane", "wedge", "processor"}
+_TIME = re.compile(r"\d+(\.\d+)?([eE][-+]?\d+)?")
 
 
 def losses(obj: Mesh | Series | Sample) -> list[str]:
@@ -38,16 +40,29 @@ def losses(obj: Mesh | Series | Sample) -> list[str]:
     return out
 
 
-def write(obj: Mesh | Series | Sample, case: Path) -> list[str]:
+def place(path: Path) -> tuple[Path, str] | None:
+    """Case and time of CASE or CASE/TIME, the time "" where none is named; None: neither.
+
+    >>> place(Path("no such case/0.5")) is None
+    True
+    """
+    if _TIME.fullmatch(path.name) and (path.parent / "constant").is_dir():
+        return path.parent, path.name
+    return (path, "") if path.is_dir() else None
+
+
+def write(obj: Mesh | Series | Sample, case: Path, time: str = "") -> list[str]:
     """Write the cell fields to CASE/TIME/FIELD, each file whole or not at all.
 
-    A mesh goes to the last time of the case (or to "0"), a series to its own times. Values on
-    patches are written as `calculated` from the boundary's field of that name, if it has one; the
-    boundary conditions of a file that was there are lost. Physical dimensions are those of the
-    case's field of that name; a field that is new is without.
+    A mesh goes to `time`, else to the last time of the case (or to "0"), a series to its own times.
+    A field that the case has already, at this time or before, keeps its file's boundary conditions,
+    physical dimensions and whatever else stands there: a solver can start from what is written.
+    Values that the mesh brings for patches, and that are not those of the file, are written as
+    `calculated`, as are those of a field that is new; that one is without dimensions.
 
     Raises:
-        InputError: the folder holds no case, or a case with another mesh.
+        InputError: the folder holds no case, or a case with another mesh; or, with no `time`
+            named, a field would replace another of its name in the case's last time.
     """
     from meshsim.io.formats import format_of
 
@@ -67,85 +82,103 @@ def write(obj: Mesh | Series | Sample, case: Path) -> list[str]:
         raise InputError("the case has other points than the mesh")
     patches = {name: (len(p["sizes"]), p["kind"]) for name, p in tree["boundaries"].items()}
     times = [name for _, name in Case(str(case)).times] or ["0"]
-    units = {name: _dimensions(case, name, times) for name in _names(branch)}
-    if series is None:
-        _frame(mesh, case / times[-1], patches, units)
+    if series is not None:
+        if time:
+            raise InputError(f"{case / time}: a series goes to times of its own: name the case")
+        for t, when in enumerate(series.times.tolist()):
+            _frame(series.frame(t), case, f"{when:.10g}", patches, times)
     else:
-        for t, time in enumerate(series.times.tolist()):
-            _frame(series.frame(t), case / f"{time:.10g}", patches, units)
+        if not time:
+            time = times[-1]
+            _check_free(mesh, case, time)
+        _frame(mesh, case, time, patches, times)
     return losses(obj)
+
+
+def check_free(path: Path, names: Iterable[str]) -> None:
+    """Complain, before the work, where `write` would: fields of these names in a case's last time.
+
+    Raises:
+        InputError: there is one, and `path` names no time.
+    """
+    found = place(path)
+    if found is None or found[1]:
+        return
+    times = [name for _, name in Case(str(path)).times]
+    for name in names if times else ():
+        if find(str(path / times[-1]), name):
+            raise _taken(path, times[-1], name)
+
+
+def _taken(case: Path, time: str, name: str) -> InputError:
+    return InputError(
+        f"{case}: {time}/{name} is there with other values: name the time to write to"
+        f" ({case / time} replaces it)"
+    )
+
+
+def _check_free(mesh: Mesh, case: Path, time: str) -> None:
+    for name, values in plain.tree(mesh)["cell_fields"].items():
+        path = find(str(case / time), name)
+        if path is not None and not _holds(path, values):
+            raise _taken(case, time, name)
+
+
+def _holds(path: str, values: np.ndarray) -> bool:
+    """Whether a file's cells have these values already (to float32's digits)."""
+    held = cell_values(path)
+    rows = values.reshape(len(values), -1)
+    if held is None:
+        return False
+    held = held.reshape(-1, rows.shape[1]) if held.size % rows.shape[1] == 0 else held[None]
+    fits = held.shape in (rows.shape, (1, rows.shape[1]))
+    return fits and np.allclose(rows, held, rtol=1e-6, atol=0, equal_nan=True)
 
 
 def _width(values: np.ndarray) -> int:
     return 1 if values.ndim == 1 else int(np.prod(values.shape[1:]))
 
 
-def _names(branch: Mesh | Series) -> list[str]:
-    more = branch.cell_fields if isinstance(branch, Series) else {}
-    mesh = branch.mesh if isinstance(branch, Series) else branch
-    return [*mesh.cell_fields, *more]
-
-
-def _dimensions(case: Path, name: str, times: list[str]) -> str:
-    """The physical dimensions of the case's field of a name, "0 0 0 0 0 0 0" where it has none."""
-    for time in reversed(times):
-        path = find(str(case / time), name)
+def _latest(case: Path, name: str, time: str, times: list[str]) -> str | None:
+    """The case's file of a field: at this time, else the last one before it, else the first."""
+    before = [t for t in times if float(t) < float(time)]
+    after = [t for t in times if float(t) > float(time)]
+    for folder in (time, *reversed(before), *after):
+        path = find(str(case / folder), name)
         if path is not None:
-            found = _DIMENSIONS.search(content(path))
-            return " ".join(found[1].decode().split()) if found else NONE
-    return NONE
+            return path
+    return None
+
+
+def _dimensions(path: str | None) -> str:
+    """The physical dimensions that a field's file says, "0 0 0 0 0 0 0" where there is none."""
+    found = _DIMENSIONS.search(content(path)) if path is not None else None
+    return " ".join(found[1].decode().split()) if found else NONE
 
 
 def _frame(
-    mesh: Mesh, folder: Path, patches: dict[str, tuple[int, str]], units: dict[str, str]
+    mesh: Mesh, case: Path, time: str, patches: dict[str, tuple[int, str]], times: list[str]
 ) -> None:
-    fields = plain.tree(mesh)
+    folder = case / time
     folder.mkdir(exist_ok=True)
-    for name, values in fields["cell_fields"].items():
+    for name, values in plain.tree(mesh)["cell_fields"].items():
         if _width(values) not in CLASSES:
             continue
+        rows = values.astype(np.float64).reshape(len(values), -1)
+        kind = CLASSES[rows.shape[1]]
+        there = find(str(folder), name)
+        like = there or _latest(case, name, time, times)
+        text = None
+        if like is not None:
+            text = changed_field(like, name, time, rows, kind, mesh, there is not None)
+        if text is None:
+            text = new_field(name, time, rows, kind, mesh, patches, _dimensions(like))
         part = folder / f".{name}.{os.getpid()}.part"
         try:
-            text = _text(name, folder.name, values, mesh, patches, units.get(name, NONE))
-            part.write_text(text, encoding="utf-8")
+            part.write_bytes(text)
             with contextlib.suppress(FileNotFoundError):
                 shutil.copymode(folder / name, part)
             os.replace(part, folder / name)
+            (folder / f"{name}.gz").unlink(missing_ok=True)  # else there were two of them
         finally:
             part.unlink(missing_ok=True)
-
-
-def _text(
-    name: str, time: str, values: np.ndarray, mesh: Mesh, patches: dict[str, tuple[int, str]],
-    units: str,
-) -> str:  # fmt: skip
-    rows = values.astype(np.float64).reshape(len(values), -1)
-    kind = CLASSES[rows.shape[1]]
-    boundary = []
-    for patch, (n, of) in patches.items():
-        if of in KEPT:
-            entry = f"type {of};"
-        else:
-            found = mesh.boundaries.get(patch)
-            given = None if found is None else found.fields.get(name)
-            if given is not None and len(given) == n:
-                entry = f"type calculated;\n        value {_list(plain.array(given), kind)};"
-            else:
-                entry = "type zeroGradient;"
-        boundary.append(f"    {patch}\n    {{\n        {entry}\n    }}")
-    return (
-        "FoamFile\n{\n    version 2.0;\n    format ascii;\n"
-        f'    class vol{kind}Field;\n    location "{time}";\n    object {name};\n}}\n\n'
-        f"dimensions [{units}];\n\ninternalField {_list(rows, kind)};\n\n"
-        "boundaryField\n{\n" + "\n".join(boundary) + "\n}\n"
-    )
-
-
-def _list(values: np.ndarray, kind: str) -> str:
-    rows = values.astype(np.float64).reshape(len(values), -1).tolist()
-    word = kind[0].lower() + kind[1:]
-    if len(rows[0]) == 1 if rows else True:
-        lines = [repr(row[0]) for row in rows]
-    else:
-        lines = [f"({' '.join(map(repr, row))})" for row in rows]
-    return f"nonuniform List<{word}>\n{len(rows)}\n(\n" + "\n".join(lines) + "\n)"

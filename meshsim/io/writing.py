@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from meshsim.check import InputError, MeshsimError, WorkError, nearest, one_line
-from meshsim.io import plain, to_npz, to_surface, to_text, to_vtk
+from meshsim.io import plain, to_foam, to_npz, to_surface, to_text, to_vtk
 from meshsim.io.formats import suffix_of
 from meshsim.io.holds import HOLDS, branch_of, check, sentences
 from meshsim.io.raw import Tree
@@ -53,9 +53,7 @@ def losses(obj: Mesh | Series | Sample, path: str | Path) -> list[str]:
     >>> losses(mesh, "su2")[0]
     '.su2 cannot hold fields: p is lost'
     """
-    if Path(path).is_dir():
-        from meshsim.io import to_foam
-
+    if to_foam.place(Path(path)):
         return to_foam.losses(obj)
     name = _format(path)
     check(obj, name)
@@ -69,7 +67,8 @@ def write(
 
     The file appears whole or not at all. A .pvd has its frames in a folder beside it, an .xdmf
     its arrays in an .h5; the file that names them is written last. Where `path` is the folder of
-    an OpenFOAM case with the same mesh, the cell fields go into its time folders.
+    an OpenFOAM case with the same mesh, or a time folder in it, the cell fields go into its time
+    folders, and files of fields that are there keep their boundary conditions.
 
     Arguments:
         progress: called with (frames written, all frames) of a series.
@@ -88,11 +87,10 @@ def write(
     []
     """
     path = Path(path)
-    if path.is_dir():
-        from meshsim.io import to_foam
-
+    found = to_foam.place(path)
+    if found:
         with told(path):
-            return to_foam.write(obj, path)
+            return to_foam.write(obj, *found)
     name = _format(path)
     check(obj, name)
     out = sentences(obj, name)

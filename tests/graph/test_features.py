@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from meshsim.check import InputError
-from meshsim.graph.features import FEATURE_WIDTH, point_features
-from meshsim.mesh import Mesh
+from meshsim.graph.features import FEATURE_WIDTH, cell_features, point_features
+from meshsim.graph.mesh_graph import NodeType
+from meshsim.mesh import Boundary, Mesh
 from tests.graph.grids import grid
 from tests.helpers import DTYPES, MESHES
 
@@ -128,3 +129,52 @@ def test_refusals():
         point_features(grid(1, 1), ["wall_distance:lft"])
     with pytest.raises(InputError, match="only wall_distance takes"):
         point_features(grid(1, 1), ["normal:left"])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cells_of_a_box(dtype):
+    mesh = box(dtype)
+    found = cell_features(mesh, ["log_measure"]).exp()
+    assert float(found.sum()) == pytest.approx(float(mesh.cell_measures.sum()), rel=1e-5)
+    # every cell of a 3 x 3 x 3 grid but the middle one has a side outside
+    normal = cell_features(mesh, ["normal"]).norm(dim=1)
+    outer = torch.bincount(mesh.faces.owner[mesh.faces.neighbour < 0], minlength=mesh.n_cells) > 0
+    centred = cell_features(mesh, ["box_position"]).norm(dim=1) < 1e-6
+    assert torch.equal(centred, ~outer) and int(centred.sum()) == 1
+    torch.testing.assert_close(normal, outer.to(dtype))
+    distance = cell_features(mesh, ["wall_distance"])[:, 0]
+    half = 0.5  # of a cell's side: that far are outer cells from the middle of their face
+    torch.testing.assert_close(distance[outer], torch.full_like(distance[outer], half))
+    torch.testing.assert_close(distance[~outer], torch.full_like(distance[~outer], 1.5))
+
+
+def test_cells_know_what_boundaries_they_are_on():
+    mesh = box()
+    outside = (mesh.faces.neighbour < 0).nonzero().squeeze(1)
+    low = outside[mesh.faces.centre[outside, 0] == 0]
+    mesh = mesh.replace(boundaries={"inlet": Boundary(low, {}, "patch")})
+    on = cell_features(mesh, ["on_boundary"])
+    first = mesh.cell_centres[:, 0] < 1
+    assert on.shape == (27, int(NodeType.SIZE)) and on.sum() == 9
+    assert torch.equal(on[:, NodeType.INFLOW] > 0, first)
+    points = point_features(mesh, ["on_boundary"])
+    assert torch.equal(points[:, NodeType.INFLOW] > 0, mesh.points[:, 0] == 0)
+    away = cell_features(mesh, ["wall_distance:inlet"])[:, 0]
+    torch.testing.assert_close(away, mesh.cell_centres[:, 0])
+
+
+def test_what_cells_cannot_have():
+    with pytest.raises(InputError, match="'curvature': cells have none"):
+        cell_features(box(), ["curvature"])
+    with pytest.raises(InputError, match="unknown feature 'normals'"):
+        cell_features(box(), ["normals"])
+    assert cell_features(box(), []).shape == (27, 0)
+
+
+def box(dtype=torch.float64):
+    """A cube of 3 x 3 x 3 unit hexahedra."""
+    k = torch.arange(4)
+    points = torch.cartesian_prod(k, k, k).to(dtype)
+    i = torch.cartesian_prod(k[:3], k[:3], k[:3]) @ torch.tensor([16, 4, 1])
+    corner = torch.tensor([0, 16, 20, 4, 1, 17, 21, 5])
+    return Mesh(points, {"hexahedron": i[:, None] + corner})

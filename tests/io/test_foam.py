@@ -272,9 +272,79 @@ def test_a_case_with_one_time_keeps_it_and_the_dimensions_of_its_fields(tmp_path
     case(tmp_path / "case", MESHES["mixed_solid"], False)
     field(tmp_path / "case", "p", "500", np.zeros(6), False)
     mesh = read(tmp_path / "case").with_fields(cell={"p": torch.arange(6.0), "new": torch.ones(6)})
-    write(mesh, tmp_path / "case")
+    with pytest.raises(InputError, match=r"500/p is there with other values: name the time.*500"):
+        write(mesh, tmp_path / "case")
+    assert not (tmp_path / "case" / "500" / "new").exists()
+    write(mesh, tmp_path / "case" / "500")
     assert not (tmp_path / "case" / "0").exists()
     assert "dimensions [0 1 -1 0 0 0 0];" in (tmp_path / "case" / "500" / "p").read_text()
     assert "dimensions [0 0 0 0 0 0 0];" in (tmp_path / "case" / "500" / "new").read_text()
     back = read(tmp_path / "case")
     assert torch.equal(back.cell_fields["p"], mesh.cell_fields["p"].double())
+
+
+CONDITIONS = b"""inlet { type fixedValue; value $internalField; }
+    sides { type empty; }
+    other { type nutkWallFunction; Cmu 0.09; value uniform (0 0 7); } // by the user"""
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_boundary_conditions_stay_when_cells_get_other_values(binary, packed, tmp_path):
+    mesh, folder = times(tmp_path, binary)
+    field(folder, "V", "0", np.ones((6, 3)), binary, CONDITIONS)
+    path = folder / "0" / "V"
+    text = path.read_bytes()
+    start = text.index(b"nonuniform")
+    uniform = b"uniform (10 0 0);\nwall 0.5;\n"
+    path.write_bytes(text[:start] + uniform + text[text.index(b"boundaryField") :])
+    if packed:
+        (folder / "0" / "V.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    values = torch.rand(6, 3, dtype=torch.float64)
+    mesh = read(folder, time=0).replace(cell_fields={"V": values})
+    for time in ("0", "3"):
+        write(mesh.replace(boundaries={}), folder / time)
+        back = read(folder, time=float(time))
+        assert torch.equal(back.cell_fields["V"], values)
+        made = (folder / time / "V").read_bytes()
+        assert b"type nutkWallFunction; Cmu 0.09; value uniform (0 0 7); } // by the user" in made
+        assert b"value uniform (10 0 0);" in made  # what it was in all cells
+        assert b"wall 0.5;" in made and b"dimensions [0 1 -1 0 0 0 0];" in made
+    assert not (folder / "0" / "V.gz").exists()
+
+
+def test_other_values_on_a_patch_are_written_as_calculated(tmp_path):
+    _, folder = times(tmp_path)
+    field(folder, "T", "0", np.ones(6), False, b"inlet { type fixedValue; value uniform 4; }")
+    mesh = read(folder, time=0)
+    inlet = mesh.boundaries["inlet"]
+    assert inlet.fields["T"].unique().tolist() == [4.0]
+    write(mesh.with_fields(cell={"T": torch.zeros(6)}), folder / "7")
+    assert b"fixedValue" in (folder / "7" / "T").read_bytes()
+    new = type(inlet)(inlet.faces, {"T": torch.full((len(inlet.faces),), 5.0)}, inlet.kind)
+    write(mesh.replace(boundaries={**mesh.boundaries, "inlet": new}), folder / "8")
+    assert b"fixedValue" not in (folder / "8" / "T").read_bytes()
+    assert read(folder, time=8).boundaries["inlet"].fields["T"].unique().tolist() == [5.0]
+
+
+def test_files_that_a_field_includes_are_not_looked_for_elsewhere(tmp_path):
+    _, folder = times(tmp_path)
+    field(folder, "T", "0", np.ones(6), False, b'#include "walls"\nother { type zeroGradient; }')
+    (folder / "0" / "walls").write_text("inlet { type fixedValue; value uniform 4; }")
+    mesh = read(folder, time=0).replace(cell_fields={"T": torch.arange(6.0)})
+    write(mesh, folder / "0")
+    write(mesh.replace(boundaries={}), folder / "9")
+    assert b"#include" in (folder / "0" / "T").read_bytes()
+    assert b"#include" not in (folder / "9" / "T").read_bytes()
+    assert read(folder, time=9).cell_fields["T"].tolist() == list(range(6))
+
+
+def test_a_time_takes_a_mesh_and_no_series(tmp_path):
+    _, folder = times(tmp_path)
+    mesh = read(folder, time=0).replace(cell_fields={})
+    series = Series(mesh, [0.5], {}, {"T": torch.rand(1, 6)})
+    with pytest.raises(InputError, match="times of its own"):
+        write(series, folder / "4")
+    with pytest.raises(InputError):
+        write(mesh, tmp_path / "4")  # beside no case
