@@ -110,7 +110,8 @@ def read_source(source: Source, options: Options) -> tuple[Sample, dict[str, str
     parameters: dict[str, Tensor] = {}
     readers: dict[str, str] = {}
     for branch, path in source.files:
-        found = read(path, planar=options.planar, trust=options.trust)
+        when = None if options.time == "" else options.time
+        found = read(path, planar=options.planar, time=when, trust=options.trust)
         if isinstance(found, Sample):
             parameters |= found.parameters
             found = found.branch

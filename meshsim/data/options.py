@@ -43,6 +43,7 @@ class Options:
         trust: read files in this process instead of a guarded one.
         dtype: "float32" or "float64" for floating-point fields; "": as they are.
         frames: [first, end, step] of the times to keep; end 0: to the last.
+        time: "first", "last" or a time: that one alone, as a steady sample; "": all of them.
     """
 
     fields: dict[str, tuple[str, ...]] | None = None
@@ -58,6 +59,7 @@ class Options:
     trust: bool = False
     dtype: str = ""
     frames: tuple[int, int, int] = (0, 0, 1)
+    time: str | float = ""
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -72,6 +74,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "trust": (bool,),
     "dtype": (str,),
     "frames": (list, tuple),
+    "time": (str, int, float),
 }
 KEYS = tuple(_TYPES)
 
@@ -135,6 +138,8 @@ def check_options(config: Mapping[str, Any] | None) -> Options:
         frames=(first, end, step),
         **_plain(table),
     )
+    if isinstance(out.time, str) and out.time not in ("", "first", "last"):
+        raise InputError(f"`time`: expected a number, 'first' or 'last', got {out.time!r}")
     if out.dtype not in ("", "float32", "float64"):
         raise InputError(f"`dtype`: expected 'float32' or 'float64', got {out.dtype!r}")
     if out.splits is not None:

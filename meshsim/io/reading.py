@@ -202,13 +202,15 @@ def _lazy(tree: Tree, path: Path, form: Format, planar: bool, trust: bool) -> Se
 
 
 def at(out: Mesh | Series | Sample, time: float | int | str) -> Mesh:
-    """The mesh of a series at a time: a number, "first" or "last".
+    """The mesh of a series at a time: a number, "first" or "last", which one mesh is itself.
 
     Raises:
         InputError: no series, or no such time; the nearest one is named.
     """
     series = out.branch if isinstance(out, Sample) else out
     if isinstance(series, Mesh):
+        if time in ("first", "last"):
+            return series
         raise InputError("holds one mesh, no series: leave out `time`")
     times = [float(t) for segment in series.segments for t in segment.times]
     n = _nearest(times, time)
