@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from meshsim.check import InputError, check_known, check_shape
@@ -55,9 +55,13 @@ class Moments:
     @property
     def scale(self) -> Float[Tensor, " C"]:
         """The standard deviation, 1 where a component is constant (up to its round-off)."""
+        return torch.where(self.constant, torch.ones_like(self.mean), self.std)
+
+    @property
+    def constant(self) -> Bool[Tensor, " C"]:
+        """Which components are the same everywhere, up to their round-off."""
         size = torch.maximum(self.min.abs(), self.max.abs())
-        constant = (self.max <= self.min) | (self.std <= 1e-10 * size)
-        return torch.where(constant, torch.ones_like(self.mean), self.std)
+        return (self.max <= self.min) | (self.std <= 1e-10 * size)
 
     def update(self, x: ArrayLike) -> Moments:
         """Take in rows (…, C); the moments themselves change and are returned.
@@ -120,11 +124,11 @@ class Normaliser(nn.Module):
     """Zero mean and unit deviation for named quantities: encode(x) = (x − mean) / std.
 
     Quantities are field values ("velocity"), rates of states ("velocity.rate"), and whatever else
-    statistics are given for ("edge_attr", features). Constant components get std 1. A quantity
-    with a reference `scale` gets mean 0 and that std.
+    statistics are given for ("edge_attr", features). Constant components get std 1, and decode to
+    that constant whatever y is. A quantity with a reference `scale` gets mean 0 and that std.
 
     Arguments:
-        statistics: {quantity: Moments, or a pair (mean, std) of (C,) each}.
+        statistics: {quantity: Moments, or (mean, std) of (C,) each, or (mean, std, constant)}.
         schema: supplies the reference scales.
 
     >>> normaliser = Normaliser({"p": Moments(1).update([[1.0], [3.0]])})
@@ -134,25 +138,30 @@ class Normaliser(nn.Module):
 
     def __init__(
         self,
-        statistics: Mapping[str, Moments | tuple[ArrayLike, ArrayLike]],
+        statistics: Mapping[str, Moments | tuple[ArrayLike, ...]],
         schema: Schema | None = None,
     ):
         super().__init__()
         self.names: tuple[str, ...] = tuple(statistics)
         for name, given in statistics.items():
-            mean, std = (
-                (given.mean, given.scale)
+            parts = (
+                (given.mean, given.scale, given.constant & (given.count > 0))
                 if isinstance(given, Moments)
-                else (torch.atleast_1d(as_tensor(x)).double() for x in given)
+                else [torch.atleast_1d(as_tensor(x)).double() for x in given]
             )
+            mean, std = parts[:2]
+            constant = parts[2].bool() if len(parts) > 2 else torch.zeros_like(mean).bool()
             if schema is not None and name in schema and schema[name].scale is not None:
                 mean, std = torch.zeros_like(mean), torch.full_like(std, schema[name].scale or 1.0)
+                constant = torch.zeros_like(constant)
             check_shape(std, tuple(mean.shape), f"std of {name}")
+            check_shape(constant, tuple(mean.shape), f"constant components of {name}")
             if not bool((std > 0).all()):
                 raise InputError(f"std of {name}: expected above 0, got {std.tolist()}")
             # float64 whatever the model's dtype: cast at use, so that decode undoes encode
             self.register_buffer(_buffer("mean", name), mean.clone())
             self.register_buffer(_buffer("std", name), std.clone())
+            self.register_buffer(_buffer("constant", name), constant.clone(), persistent=False)
 
     def __contains__(self, name: object) -> bool:
         return name in self.names
@@ -167,15 +176,21 @@ class Normaliser(nn.Module):
         check_known(name, self.names, "normalised quantity")
         return self.get_buffer(_buffer("std", name))
 
+    def constant(self, name: str) -> Bool[Tensor, " C"]:
+        """(C,) which components never changed."""
+        check_known(name, self.names, "normalised quantity")
+        return self.get_buffer(_buffer("constant", name))
+
     def encode(self, name: str, x: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows C"]:
         """(x − mean) / std, in the dtype of `x`."""
         self._check(name, x)
         return (x - self.mean(name).to(x)) / self.std(name).to(x)
 
     def decode(self, name: str, y: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows C"]:
-        """y · std + mean, in the dtype of `y`."""
+        """y · std + mean, in the dtype of `y`; the mean where a component is constant."""
         self._check(name, y)
-        return y * self.std(name).to(y) + self.mean(name).to(y)
+        mean, fixed = self.mean(name).to(y), self.constant(name).to(y.device)
+        return torch.where(fixed, mean, y * self.std(name).to(y) + mean)
 
     def _check(self, name: str, x: Tensor) -> None:
         components = len(self.mean(name))
@@ -185,16 +200,18 @@ class Normaliser(nn.Module):
             )
 
     def to_dict(self) -> dict[str, dict[str, list[float]]]:
-        """`{quantity: {"mean": […], "std": […]}}` for JSON."""
+        """`{quantity: {"mean": […], "std": […]}}` for JSON, "constant" too where any is."""
         return {
             name: {"mean": self.mean(name).tolist(), "std": self.std(name).tolist()}
+            | ({"constant": held.tolist()} if bool((held := self.constant(name)).any()) else {})
             for name in self.names
         }
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Mapping[str, list[float]]]) -> Normaliser:
         """The normaliser that `to_dict` wrote."""
-        return cls({name: (entry["mean"], entry["std"]) for name, entry in table.items()})
+        parts = ("mean", "std", "constant")
+        return cls({n: tuple(e[part] for part in parts if part in e) for n, e in table.items()})
 
 
 def _buffer(kind: str, name: str) -> str:

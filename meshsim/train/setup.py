@@ -150,12 +150,12 @@ def gather(
 def _normaliser(table: Mapping[str, Moments], schema: Schema, bundle: int) -> Normaliser:
     """Rates of all lags of a bundle side by side: (M c,) under the name of the first."""
     single = Normaliser(table, schema)
-    pairs = {n: (single.mean(n), single.std(n)) for n in table if ".rate@" not in n}
+    parts = (single.mean, single.std, single.constant)
+    pairs = {n: tuple(part(n) for part in parts) for n in table if ".rate@" not in n}
     for field in schema.states:
         name = f"{field.name}.rate"
         lags = [name, *(f"{name}@{lag}" for lag in range(2, bundle + 1))]
-        means, stds = ([f(n) for n in lags] for f in (single.mean, single.std))
-        pairs[name] = (torch.cat(means), torch.cat(stds))
+        pairs[name] = tuple(torch.cat([part(n) for n in lags]) for part in parts)
     return Normaliser(pairs)
 
 

@@ -204,3 +204,24 @@ def test_field_moments_take_chosen_rows(flow):
         == got["velocity"].to_dict()
     )
     assert isinstance(sample, Sample)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_constant_component_comes_out_as_it_is(dtype):
+    x = torch.tensor([[1e-6, 5.0, 0.0], [3e-6, 5.0, 0.0]], dtype=torch.float64)
+    normaliser = Normaliser({"u": Moments(3).update(x)})
+    again = Normaliser.from_dict(json.loads(json.dumps(normaliser.to_dict())))
+    for norm in (normaliser, again):
+        y = torch.randn(7, 3, dtype=dtype)
+        out = norm.decode("u", y)
+        assert (out[:, 1] == 5.0).all() and (out[:, 2] == 0.0).all()
+        assert (out[:, 0] != 2e-6).all()
+        # what is given may differ from what was seen
+        assert norm.encode("u", torch.tensor([[2e-6, 6.0, -1.0]], dtype=dtype)).tolist() == [
+            [0.0, 1.0, -1.0]
+        ]
+    schema = Schema([Field("u", "target", "point", 3, scale=2.0)])
+    with_scale = Normaliser({"u": Moments(3).update(x)}, schema)
+    assert with_scale.decode("u", torch.ones(1, 3)).tolist() == [[2.0, 2.0, 2.0]]
+    nothing = Normaliser({"u": Moments(1)})
+    assert nothing.decode("u", torch.ones(1, 1)).tolist() == [[1.0]]
