@@ -55,6 +55,8 @@ FORMATS: dict[str, Format] = {
     "bdf": Format("bdf", "meshsim", "nastran"),
     "inp": Format("inp", "meshsim", "abaqus"),
     "avs": Format("avs", "meshsim", "ucd"),
+    "tfrecord": Format("tfrecord", "meshsim", "trajectories"),
+    "trajectories": Format("trajectories", "meshsim", "trajectories"),
 }
 XML = {
     "vtu": "UnstructuredGrid",
@@ -269,6 +271,8 @@ def _hdf(path: Path, suffix: str) -> str | None:
         return "exodus"
     if b"ENS_MAA" in start:
         return "med"
+    if suffix in ("h5", "hdf5") and b"cells" in start and b"pos" in start:
+        return "trajectories"
     return None
 
 
