@@ -13,6 +13,7 @@ from torch import Tensor
 
 from meshsim import __version__
 from meshsim.check import InputError, MeshsimError, WorkError, one_line
+from meshsim.data.derived import derive
 from meshsim.data.files import writing_to
 from meshsim.data.options import Options, apply, check_chosen
 from meshsim.data.parameters import read_parameters
@@ -129,6 +130,7 @@ def read_source(source: Source, options: Options) -> tuple[Sample, dict[str, str
             parameters[name] = parameters.pop(origin[0])
     check_chosen(branches, parameters, options)
     chosen = {branch: apply(part, options) for branch, part in branches.items()}
+    chosen = derive(chosen, options.features)
     for branch, count in options.cells.items():
         part = chosen[branch]
         if not isinstance(part, Mesh):
