@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from meshsim.check import InputError
+from meshsim.io.raw.cfdbench import FILES as CFDBENCH
 
 # what a search takes for meshes; other formats (.dat, .xml, …) have to be asked for
 _VTK = ("vtu", "vtk", "vtp", "vts", "vtr", "vti", "vtm", "pvd", "vtkhdf")
@@ -121,10 +122,16 @@ def search(
 
 
 def is_case(folder: Path) -> bool:
-    """Whether a folder is an OpenFOAM case."""
-    return (folder / "constant" / "polyMesh").is_dir() or (
-        folder / "system" / "controlDict"
-    ).is_file()
+    """Whether a folder is an OpenFOAM case or one of CFDBench."""
+    return (
+        _is_grid(folder)
+        or (folder / "constant" / "polyMesh").is_dir()
+        or (folder / "system" / "controlDict").is_file()
+    )
+
+
+def _is_grid(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in CFDBENCH)
 
 
 def source_files(source: Source) -> list[Path]:
@@ -314,6 +321,8 @@ def _suffix(path: Path) -> str:
 
 def _case_files(case: Path) -> list[Path]:
     """Mesh, control file and times of an OpenFOAM case; logs and scripts are left out."""
+    if _is_grid(case):
+        return [case / name for name in CFDBENCH]
     times = [p for p in case.iterdir() if p.is_dir() and re.fullmatch(r"[\d.eE+-]+", p.name)]
     inside = [p for folder in (case / "constant", *times) for p in folder.rglob("*")]
     return sorted(p for p in (*inside, case / "system" / "controlDict") if p.is_file())
