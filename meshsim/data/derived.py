@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from meshsim.body import body_of, surface_cells
 from meshsim.check import InputError, check_known, nearest
 from meshsim.geometry import measure
-from meshsim.geometry.cells import Cells
 from meshsim.geometry.distance import Closest, signed_distances
-from meshsim.geometry.pieces import area_vectors
+from meshsim.geometry.skin import skin_curvatures, skin_normals
 from meshsim.geometry.tree import Surface
 from meshsim.mesh import Mesh
 from meshsim.series import Series
@@ -149,9 +148,9 @@ def _with_features(mesh: Mesh, features: Features, branches: Mapping[str, Mesh |
     if features.normal or features.curvature:
         skin = surface_cells(mesh, None)[1]
         if features.normal:
-            points["normal"] = point_normals(mesh.points, skin)
+            points["normal"] = skin_normals(mesh.points, skin)
         if features.curvature:
-            points["curvature"] = curvatures(mesh.points, skin)
+            points["curvature"] = skin_curvatures(mesh.points, skin)
     for name, patterns in features.distance.items():
         measured = _measured(mesh, name, patterns, branches)
         for where, places, rows in (
@@ -180,7 +179,7 @@ def _with_features(mesh: Mesh, features: Features, branches: Mapping[str, Mesh |
     return mesh.with_fields(points, cells)
 
 
-def node_types(mesh: Mesh, rule: bool | Mapping[str, str]) -> Tensor:
+def node_types(mesh: Mesh, rule: bool | Mapping[str, str]) -> Int[Tensor, " N"]:
     """(N,) int64 node types of a mesh's points, by the names of its boundaries.
 
     Arguments:
@@ -188,6 +187,11 @@ def node_types(mesh: Mesh, rule: bool | Mapping[str, str]) -> Tensor:
 
     Raises:
         InputError: the mesh has no boundaries, patterns that fit none of them.
+
+    >>> from meshsim import Boundary
+    >>> mesh = Mesh([[0.0, 0.0], [3.0, 0.0], [0.0, 2.0]], {"triangle": [[0, 1, 2]]})
+    >>> node_types(mesh.replace(boundaries={"inlet": Boundary(mesh.faces.owner[:1])}), True).sum()
+    tensor(8)
     """
     from meshsim.graph import node_graph
 
@@ -203,40 +207,6 @@ def node_types(mesh: Mesh, rule: bool | Mapping[str, str]) -> Tensor:
             given.setdefault(name, node_type)
     kept = {name: x for name, x in mesh.point_fields.items() if name != "node_type"}
     return node_graph(mesh.replace(point_fields=kept), node_types=given).node_type
-
-
-def point_normals(points: Tensor, blocks: list[Cells]) -> Tensor:
-    """(N, D) unit normals at the points of a surface or a curve in the plane; 0 elsewhere.
-
-    A point's is the mean of its faces' area vectors, (dy, −dx) of a segment.
-    """
-    if points.shape[1] == 3:
-        return measure.point_normals(points, blocks)
-    x, ends = points.double(), torch.cat([block.nodes[:, :2] for block in blocks])
-    total = torch.zeros_like(x)
-    for i in (0, 1):
-        total = total.index_add(0, ends[:, i], area_vectors(x[ends]))
-    length = total.norm(dim=1, keepdim=True)
-    return (total / length.masked_fill(length == 0, 1.0)).to(points.dtype)
-
-
-def curvatures(points: Tensor, blocks: list[Cells]) -> Tensor:
-    """(N,) mean curvature at the points of a surface or a curve in the plane; 0 elsewhere.
-
-    From how far a point's neighbours fall off its tangent: a circle of radius R does by h² / 2R at
-    distance h, so that κ = 2 Σ f / Σ h², f against the normal.
-    """
-    from meshsim.geometry.topology import edges
-
-    x = points.double()
-    normal = point_normals(x, blocks)
-    pairs = edges(blocks, len(points))
-    i, j = torch.cat([pairs, pairs.flip(1)]).unbind(1)
-    away = x[j] - x[i]  # (E, D)
-    fall = -(away * normal[i]).sum(1)
-    zero = x.new_zeros(len(x))
-    total, square = (zero.index_add(0, i, v) for v in (fall, away.square().sum(1)))
-    return (2 * total / square.masked_fill(square == 0, 1.0)).to(points.dtype)
 
 
 def _measured(

@@ -39,7 +39,8 @@ def hierarchy(graph: MeshGraph, levels: int | Int[Tensor, " N"]) -> list[Level]:
     every other one is kept, and those of its nodes are joined that are one or two edges apart. So
     what is joined stays joined, and what is not stays apart. Here the search starts at the node
     nearest to the middle of its part's box, and of even and odd rings the fewer nodes are kept
-    (the even of as many). Where no two nodes share a place the levels do not depend on how nodes
+    (the even of as many). Rings are thinned, not what lies along them: edges become fewer more
+    slowly than nodes. Where no two nodes share a place the levels do not depend on how nodes
     are numbered.
 
     Arguments:

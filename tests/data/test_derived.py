@@ -235,6 +235,37 @@ def test_preprocess_stores_them(tmp_path):
     assert torch.equal(mesh.point_fields["distance_airfoil"], found)
 
 
+def test_branches_have_features_of_their_own(tmp_path):
+    """Distances in a volume to the surface beside it, taken before the volume is thinned."""
+    trimesh = pytest.importorskip("trimesh")
+    folder = tmp_path / "cars" / "run_1"
+    folder.mkdir(parents=True)
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    body = Mesh(torch.tensor(ball.vertices), {"triangle": torch.tensor(ball.faces).long()})
+    volume = brick(6, 6, 6)
+    meshsim.write(body, folder / "boundary_1.vtp")
+    meshsim.write(volume.replace(points=volume.points - 3), folder / "volume_1.vtu")
+    config = {
+        "branches": {"surface": "boundary_*.vtp", "volume": "volume_*.vtu"},
+        "cells": {"volume": 50},
+        "planar": False,
+        "trust": True,
+        "features": {
+            "surface": {"normal": True, "measure": True},
+            "volume": {"distance": ["surface"], "at": "cell", "measure": True},
+        },
+    }
+    report = preprocess(tmp_path / "cars", tmp_path / "s.zarr", config=config)
+    assert (report.done, report.failed) == (1, [])
+    branches = Store(tmp_path / "s.zarr").sample("run_1").branches
+    surface, volume = branches["surface"], branches["volume"]
+    assert float((surface.point_fields["normal"] - surface.points).norm(dim=1).max()) < 0.02
+    assert volume.n_cells == 50 and bool((volume.cell_fields["measure"] == 1).all())
+    exact = volume.cell_centres.norm(dim=1) - 1
+    assert float((volume.cell_fields["distance_surface"] - exact).abs().max()) < 0.01
+    assert sorted(volume.point_fields) == ["measure"]
+
+
 def test_what_is_stored_makes_the_same_levels_and_parts(tmp_path):
     from meshsim.graph import assemble, hierarchy, node_graph, partition
     from meshsim.models import MeshGraphNet
