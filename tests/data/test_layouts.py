@@ -32,6 +32,8 @@ def test_a_trajectory_is_a_sample_and_its_file_the_split(tmp_path):
         *("test_000000", "test_000001", "train_000000", "train_000001", "train_000002"),
         "valid_000000",
     ]
+    assert names(f"{folder}/v*.tfrecord") == names(folder / "valid.tfrecord") == ["valid_000000"]
+    assert names(tmp_path)[0] == "cylinder_flow/test_000000"
     report = preprocess(folder, tmp_path / "store.zarr", config=TRUST)
     assert (report.done, report.failed) == (6, [])
     store = Store(tmp_path / "store.zarr")

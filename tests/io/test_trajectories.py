@@ -282,6 +282,12 @@ def test_other_hdf5_is_not_taken_for_trajectories(tmp_path):
         file["cells"], file["pos"] = np.zeros((2, 3), int), np.zeros((4, 2))
     with pytest.raises(InputError, match="no group holds a trajectory"):
         trusted(tmp_path / "a.h5")
+    made = files.cylinder_flow(tmp_path / "flow", count=1)
+    files.hdf5(tmp_path / "flow" / "t.h5", made)
+    with h5py.File(tmp_path / "flow" / "t.h5", "a") as file:
+        file["0/velocity2"] = h5py.ExternalLink(str(tmp_path / "a.h5"), "/pos")
+    with pytest.raises(InputError, match="group '0': `velocity2`: is a link"):
+        trusted(tmp_path / "flow" / "t.h5")
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["x"] = np.zeros(3)
     with pytest.raises(InputError, match="of no known format"):

@@ -157,7 +157,8 @@ def _groups(path: str) -> list[str]:
     import h5py
 
     with h5py.File(path, "r") as file:
-        names = [name for name in file if isinstance(file.get(name), h5py.Group)]
+        names = [n for n in file if isinstance(file.get(n, getlink=True), h5py.HardLink)]
+        names = [name for name in names if isinstance(file[name], h5py.Group)]
         names = [n for n in names if "cells" in file[n] and any(p in file[n] for p in PLACES)]
     expect(names, "no group holds a trajectory (expected `cells` and `pos`, `mesh_pos`, …)")
     return sorted(names, key=lambda n: [(not w.isdigit(), int(w) if w.isdigit() else 0, w)
@@ -187,7 +188,10 @@ def _hdf(path: str, entry: int, meta: dict[str, Any]) -> tuple[dict[str, Feature
     with h5py.File(path, "r") as file:
         group = file[names[entry]]
         for name in group:
-            data, here = group[name], f"group {names[entry]!r}: `{name}`"
+            here = f"group {names[entry]!r}: `{name}`"
+            # a link may lead into another file
+            expect(isinstance(group.get(name, getlink=True), h5py.HardLink), f"{here}: is a link")
+            data = group[name]
             expect(
                 isinstance(data, h5py.Dataset) and data.dtype.kind in "iufb", f"{here}: no array"
             )
