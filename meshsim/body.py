@@ -112,7 +112,7 @@ class Body:
         tensor([-0.5571,  3.0000])
         """
         mesh = _mesh(source)
-        points, blocks = _surface(mesh, boundary)
+        points, blocks = surface_cells(mesh, boundary)
         if not math.isfinite(scale) or scale <= 0:
             raise InputError(f"`scale`: expected a number > 0, got {scale}")
         found = pieces(points.detach().cpu().double() * scale, [b.map(Tensor.cpu) for b in blocks])
@@ -310,8 +310,19 @@ def _mesh(source: Mesh | Series | Sample | str | Path) -> Mesh:
     return source if isinstance(source, Mesh) else source.mesh
 
 
-def _surface(mesh: Mesh, boundary: str | Sequence[str] | None) -> tuple[Tensor, list[Cells]]:
-    """The cells of a surface or outline; normals out of what `mesh` is, or into what flows."""
+def surface_cells(mesh: Mesh, boundary: str | Sequence[str] | None) -> tuple[Tensor, list[Cells]]:
+    """The cells of a surface or outline; normals out of what `mesh` is, or into what flows.
+
+    Arguments:
+        mesh: a surface, or one that fills space, whose outer faces are taken.
+        boundary: names of the boundaries to take instead; normals look into the mesh.
+
+    Returns:
+        The mesh's points, and triangles or polygons in space, lines in the plane.
+
+    Raises:
+        InputError: a mesh without a surface, an unknown boundary.
+    """
     if mesh.cell_dim == mesh.dim - 1 and boundary is None:
         return mesh.points, list(mesh.cells)
     if mesh.cell_dim != mesh.dim:

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from meshsim import __version__
 from meshsim.check import InputError, MeshsimError, WorkError, one_line
+from meshsim.data.derived import derive
 from meshsim.data.files import writing_to
 from meshsim.data.options import Options, apply, check_chosen
 from meshsim.data.parameters import read_parameters
 from meshsim.data.schema import Schema
-from meshsim.data.sources import Source, hash_files, pieces, source_files
+from meshsim.data.sources import Source, hash_source, pieces
 from meshsim.data.staging import write_sample
 from meshsim.data.thin import thinned
 from meshsim.mesh import Mesh
@@ -60,8 +61,7 @@ def convert(job: Job) -> Outcome:
         return _failed(job, job.source.lacking)
     try:
         rule, folder = job.options.parameters, job.source.folder
-        parts = [*source_files(job.source), *rule.files(folder).values()]
-        files = hash_files(parts, job.source.path.parent)
+        files = hash_source(job.source, [*rule.files(folder).values()], job.options.trust)
         if job.known is not None and job.known.get("files") == files:
             return Outcome("same")
         with whole(job.source, job.folder.parent) as source:
@@ -111,7 +111,9 @@ def read_source(source: Source, options: Options) -> tuple[Sample, dict[str, str
     readers: dict[str, str] = {}
     for branch, path in source.files:
         when = None if options.time == "" else options.time
-        found = read(path, planar=options.planar, time=when, trust=options.trust)
+        found = read(
+            path, planar=options.planar, time=when, trust=options.trust, entry=source.entry
+        )
         if isinstance(found, Sample):
             parameters |= found.parameters
             found = found.branch
@@ -131,6 +133,7 @@ def read_source(source: Source, options: Options) -> tuple[Sample, dict[str, str
             parameters[name] = parameters.pop(origin[0])
     check_chosen(branches, parameters, options)
     chosen = {branch: apply(part, options) for branch, part in branches.items()}
+    chosen = derive(chosen, options.features)
     for branch, count in options.cells.items():
         part = chosen[branch]
         if not isinstance(part, Mesh):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from meshsim.check import InputError, check_known, nearest, one_line
 from meshsim.data import splits
+from meshsim.data.derived import Features
 from meshsim.data.frames import Cast, Picked, Stacked, stack
 from meshsim.data.parameters import ParameterRule
 from meshsim.data.schema import LOCATIONS, Schema
@@ -39,11 +41,14 @@ class Options:
         parameters: {"csv": {file pattern: "all", columns or {parameter: column}}, "name": regular
             expression}, see `ParameterRule`.
         cells: {branch: how many cells to keep, drawn at random}; others keep all of theirs.
+        features: what to compute for each sample and store beside its fields, see `Features`; with
+            `branches`, {branch: features}.
         planar: read flat simulation meshes as two-dimensional.
         trust: read files in this process instead of a guarded one.
         dtype: "float32" or "float64" for floating-point fields; "": as they are.
         frames: [first, end, step] of the times to keep; end 0: to the last.
         time: "first", "last" or a time: that one alone, as a steady sample; "": all of them.
+        dt: time between the frames of a series, where its file does not say; 0: as they are.
     """
 
     fields: dict[str, tuple[str, ...]] | None = None
@@ -55,11 +60,13 @@ class Options:
     parameters: ParameterRule = field(default_factory=ParameterRule)
     cells: dict[str, int] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
+    features: dict[str, Features] = field(default_factory=dict)
     planar: bool = True
     trust: bool = False
     dtype: str = ""
     frames: tuple[int, int, int] = (0, 0, 1)
     time: str | float = ""
+    dt: float = 0.0
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -70,11 +77,13 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "branches": (Mapping,),
     "parameters": (Mapping,),
     "cells": (Mapping,),
+    "features": (Mapping,),
     "planar": (bool,),
     "trust": (bool,),
     "dtype": (str,),
     "frames": (list, tuple),
     "time": (str, int, float),
+    "dt": (int, float),
 }
 KEYS = tuple(_TYPES)
 
@@ -130,12 +139,17 @@ def check_options(config: Mapping[str, Any] | None) -> Options:
         check_known(key, known, "branch of `cells`:")
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise InputError(f"`cells.{key}`: expected 1 or more, got {count!r}")
+    features = _features(table.pop("features", {}), table)
+    if not math.isfinite(dt := float(table.pop("dt", 0.0))) or dt < 0:
+        raise InputError(f"`dt`: expected a number from 0, got {dt}")
     out = Options(
         fields,
         schema,
         parameters=parameters,
         places=places,
+        features=features,
         frames=(first, end, step),
+        dt=dt,
         **_plain(table),
     )
     if isinstance(out.time, str) and out.time not in ("", "first", "last"):
@@ -147,6 +161,25 @@ def check_options(config: Mapping[str, Any] | None) -> Options:
         splits.check_files(out.splits)
         forms = {k: v for k, v in out.splits.items() if not isinstance(v, list | tuple | Mapping)}
         splits.split([], {k: v for k, v in forms.items() if not isinstance(v, str) or v == "rest"})
+    return out
+
+
+def _features(given: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Features]:
+    """{branch: features}: one table for the only branch, or one for each of several."""
+    if not table.get("branches"):
+        given = {table.get("branch", "mesh"): given} if given else {}
+    out = {}
+    for branch, features in given.items():
+        if branches := table.get("branches"):
+            check_known(branch, branches, "branch of `features`:")
+        name = f"features.{branch}" if branches else "features"
+        if not isinstance(features, Mapping):
+            raise InputError(f"`{name}`: expected a table, got {features!r}")
+        out[branch] = Features.from_table(features, name)
+        if branch in table.get("cells", {}) and (out[branch].levels or out[branch].partition):
+            raise InputError(
+                f"`{name}`: levels and partition are of whole meshes, `cells.{branch}` thins it"
+            )
     return out
 
 
@@ -194,6 +227,8 @@ def apply(part: Mesh | Series, options: Options) -> Mesh | Series:
     """
     if isinstance(part, Mesh):
         return _mesh(part, options)
+    if options.dt and part.later:
+        raise InputError("`dt`: expected a series of one mesh, got one whose mesh changes")
     first, *later = (_series(segment, options) for segment in part.segments)
     return Series(
         first.mesh, first.times, first.point_fields, first.cell_fields, first.points, tuple(later)
@@ -265,6 +300,9 @@ def _series(series: Series, options: Options) -> Series:
     times = series.times[first : end or None : step]
     if not len(times):
         raise InputError(f"`frames`: {first} is past the last of {len(series)} times")
+    if options.dt:
+        every = torch.arange(len(series), dtype=torch.float64) * options.dt
+        times = every[first : end or None : step]
 
     def picked(frames: Frames) -> Frames:
         return frames if len(times) == len(series) else Picked(frames, first, step, len(times))

@@ -13,13 +13,15 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from meshsim.check import InputError
+from meshsim.io.raw.cfdbench import FILES as CFDBENCH
 
 # what a search takes for meshes; other formats (.dat, .xml, …) have to be asked for
 _VTK = ("vtu", "vtk", "vtp", "vts", "vtr", "vti", "vtm", "pvd", "vtkhdf")
 _PARALLEL = ("pvtu", "pvtp", "pvts", "pvtr", "pvti")
 _SOLVERS = ("msh", "su2", "cgns", "med", "e", "exo", "ex2", "bdf", "nas", "inp", "openfoam")
 _SURFACES = ("stl", "obj", "ply", "off")
-SUFFIXES = frozenset([*_VTK, *_PARALLEL, *_SOLVERS, *_SURFACES, "xdmf", "npz"])
+SUFFIXES = frozenset([*_VTK, *_PARALLEL, *_SOLVERS, *_SURFACES, "xdmf", "npz", "tfrecord"])
+_MANY = frozenset(["tfrecord", "h5", "hdf5"])  # these may hold many samples a file
 # these files name others that belong to them
 _INDEXES = frozenset(["pvd", "vtm", "xdmf", *_PARALLEL])
 _REFERENCE = re.compile(rb"""(?:file|Source)\s*=\s*["']([^"'<>]+)["']|>\s*([^<>:\s]+\.h5):""")
@@ -39,6 +41,7 @@ class Source:
         relative: `path` relative to the input folder, with slashes.
         split: the split that the folder layout says, or "".
         lacking: why it cannot be read, or "".
+        entry: which of the samples of a file that holds many, or None.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Source:
     relative: str
     split: str = ""
     lacking: str = ""
+    entry: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -71,7 +75,9 @@ def search(
 
     A folder in PLAID's layout (`data/<split>/sample_*/meshes/*.cgns`) gives a sample a folder and
     its splits, and so do folders called train, valid (val, validation) and test. Files that a
-    `.pvd` or another index names are parts of it, not samples.
+    `.pvd` or another index names are parts of it, not samples. Of a file with many trajectories
+    (`train.tfrecord` and its HDF5 kin) each is a sample, `train_000000` and so on, and the file's
+    name says the split.
 
     Arguments:
         sources: paths or patterns; "**" goes through folders.
@@ -107,26 +113,35 @@ def search(
             what = " and ".join(branches.values()) if branches else "mesh files"
             raise InputError(f"{text}: no {what} in this folder")
         out += found
-    first: dict[Path, Source] = {}
+    first: dict[tuple[Path, int | None], Source] = {}
     for source in out:
-        first.setdefault(source.path.resolve(), source)
+        first.setdefault((source.path.resolve(), source.entry), source)
     if all(source.lacking for source in out):
         raise InputError(out[0].lacking)
     return sorted(_unique(list(first.values())), key=lambda source: source.name)
 
 
 def is_case(folder: Path) -> bool:
-    """Whether a folder is an OpenFOAM case."""
-    return (folder / "constant" / "polyMesh").is_dir() or (
-        folder / "system" / "controlDict"
-    ).is_file()
+    """Whether a folder is an OpenFOAM case or one of CFDBench."""
+    return (
+        _is_grid(folder)
+        or (folder / "constant" / "polyMesh").is_dir()
+        or (folder / "system" / "controlDict").is_file()
+    )
+
+
+def _is_grid(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in CFDBENCH)
 
 
 def source_files(source: Source) -> list[Path]:
     """Every file that a sample is made of: the files, what they name, its parameters."""
     out: dict[Path, None] = {}
     for _, path in source.files:
-        if path.is_dir() or _suffix(path) == "openfoam":
+        if source.entry is not None:  # see `hash_source`
+            about = path.with_name("meta.json")
+            out |= dict.fromkeys([about] if about.is_file() else [])
+        elif path.is_dir() or _suffix(path) == "openfoam":
             out |= dict.fromkeys(_case_files(path if path.is_dir() else path.parent))
         elif path.is_file():
             out |= dict.fromkeys([path, *_parts(path)])
@@ -135,6 +150,22 @@ def source_files(source: Source) -> list[Path]:
     if source.sidecar:
         out[source.sidecar] = None
     return list(out)
+
+
+def hash_source(source: Source, more: Sequence[Path] = (), trust: bool = False) -> dict[str, str]:
+    """{path relative to the source's folder: sha256}, of what it is made of and of more files.
+
+    A sample of a file that holds many is hashed alone, as "train.tfrecord#12".
+
+    Raises:
+        InputError: a file, or the sample in it, cannot be read.
+    """
+    out = hash_files([*source_files(source), *more], source.path.parent)
+    if source.entry is not None:
+        from meshsim.io.entries import digest
+
+        out[f"{source.path.name}#{source.entry}"] = digest(source.path, source.entry, trust)
+    return out
 
 
 def hash_files(files: Sequence[Path], root: Path) -> dict[str, str]:
@@ -167,7 +198,7 @@ def _search(
             if files
         ]
     if path.is_file() or is_case(path):
-        return [_plaid(path, root, branch) or _source(path, root, ((branch, path),))]
+        return _of_file(path, root, branch)
     found: list[Path] = []
     parts: set[Path] = set()
     for place, inside, names in os.walk(path):
@@ -184,7 +215,25 @@ def _search(
                 if _suffix(file) in _INDEXES:
                     parts.update(p.resolve() for p in _parts(file))
     kept = [p for p in found if p.resolve() not in parts]
-    return [_plaid(p, root, branch) or _source(p, root, ((branch, p),)) for p in kept]
+    return [source for p in kept for source in _of_file(p, root, branch)]
+
+
+def _of_file(path: Path, root: Path, branch: str) -> list[Source]:
+    """The sample of a file or case, or those of a file that holds many."""
+    if path.is_dir() or not _holds_many(path):
+        return [_plaid(path, root, branch) or _source(path, root, ((branch, path),))]
+    from meshsim.io.entries import count
+
+    whole = _source(path, root, ((branch, path),))
+    split = _SPLITS.get(path.name.partition(".")[0], whole.split)
+    n, wrong = count(path)
+    found = [
+        replace(whole, name=f"{whole.name}_{i:06d}", split=split, entry=i)
+        for i in range(n + bool(wrong))
+    ]
+    if wrong:
+        found[-1] = replace(found[-1], lacking=f"{path}: {wrong}")
+    return found
 
 
 def pieces(path: Path) -> list[Path]:
@@ -255,7 +304,13 @@ def _unique(found: list[Source]) -> list[Source]:
 
 
 def _readable(path: Path) -> bool:
-    return _suffix(path) in SUFFIXES
+    return _suffix(path) in SUFFIXES or _holds_many(path)
+
+
+def _holds_many(path: Path) -> bool:
+    from meshsim.io.entries import holds_many
+
+    return _suffix(path) in _MANY and holds_many(path)
 
 
 def _suffix(path: Path) -> str:
@@ -266,6 +321,8 @@ def _suffix(path: Path) -> str:
 
 def _case_files(case: Path) -> list[Path]:
     """Mesh, control file and times of an OpenFOAM case; logs and scripts are left out."""
+    if _is_grid(case):
+        return [case / name for name in CFDBENCH]
     times = [p for p in case.iterdir() if p.is_dir() and re.fullmatch(r"[\d.eE+-]+", p.name)]
     inside = [p for folder in (case / "constant", *times) for p in folder.rglob("*")]
     return sorted(p for p in (*inside, case / "system" / "controlDict") if p.is_file())

@@ -1,6 +1,7 @@
 """Graphs of meshes, as torch_geometric data. The one package that loads torch_geometric."""
 
 from meshsim.graph.cells import cell_graph
+from meshsim.graph.hierarchy import Level, hierarchy, level_of
 from meshsim.graph.mesh_graph import (
     MeshGraph,
     NodeType,
@@ -15,6 +16,7 @@ from meshsim.graph.partition import Part, assemble, partition
 from meshsim.graph.periodic import Periodic
 
 __all__ = [
+    "Level",
     "MeshGraph",
     "NodeType",
     "Part",
@@ -24,6 +26,8 @@ __all__ = [
     "cell_graph",
     "from_points",
     "guess_node_type",
+    "hierarchy",
+    "level_of",
     "node_graph",
     "partition",
     "rowptr",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from meshsim.check import InputError, check_known
 from meshsim.geometry import measure
+from meshsim.geometry.skin import skin_curvatures
 from meshsim.graph.mesh_graph import NodeType
 from meshsim.graph.nodes import guess_node_type
 from meshsim.mesh import Mesh
@@ -148,14 +149,7 @@ def _normal(mesh: Mesh) -> Tensor:
 def _curvature(mesh: Mesh) -> Tensor:
     if mesh.cell_dim != 2 or mesh.dim != 3:
         raise InputError("feature 'curvature': needs a surface, 2-D cells in 3-D")
-    normal = measure.point_normals(mesh.points, mesh.cells)
-    i, j = torch.cat([mesh.edges, mesh.edges.flip(1)]).unbind(1)
-    away = mesh.points[j] - mesh.points[i]  # (E, D)
-    # A circle of radius R falls off its tangent by h² / 2R at distance h.
-    fall = -(away * normal[i]).sum(1)
-    zero = mesh.points.new_zeros(mesh.n_points)
-    total, square = (zero.index_add(0, i, v) for v in (fall, away.square().sum(1)))
-    return (2 * total / square.masked_fill(square == 0, 1.0))[:, None]
+    return skin_curvatures(mesh.points, mesh.cells)[:, None]
 
 
 def _log_measure(mesh: Mesh) -> Tensor:

@@ -69,7 +69,8 @@ def node_graph(
         mesh: any mesh; points of no cell become nodes without edges.
         node_types: {boundary: name or number of a `NodeType`}; boundaries that are not named, or
             all with None, get what `guess_node_type` says. A point on several boundaries is a
-            wall sooner than an outflow, and that sooner than an inflow.
+            wall sooner than an outflow, and that sooner than an inflow. With None a whole-number
+            point field "node_type" of the mesh counts instead, if there is one.
         periodic: pairs of boundaries to join: their points share nodes.
 
     Raises:
@@ -97,7 +98,7 @@ def node_graph(
         pos=points[node_point],
         edge_index=torch.stack([sender[order], receiver[order]]),
         edge_attr=torch.cat([offset, offset.norm(dim=1, keepdim=True)], 1),
-        node_type=_node_types(mesh, node_types or {}, point_node, n),
+        node_type=_known_types(mesh, node_types, point_node, node_point),
         point_node=point_node,
         node_point=node_point,
     )
@@ -119,6 +120,18 @@ def _distinct(key: Tensor, offset: Tensor) -> Tensor:
     keep = torch.ones(len(key), dtype=torch.bool, device=key.device)
     keep[order[1:][copy]] = False
     return keep.nonzero().squeeze(1)
+
+
+def _known_types(
+    mesh: Mesh, given: Mapping[str, str | int] | None, point_node: Tensor, node_point: Tensor
+) -> Tensor:
+    kept = mesh.point_fields.get("node_type")
+    if given or kept is None or kept.is_floating_point() or kept.dim() != 1:
+        return _node_types(mesh, given or {}, point_node, len(node_point))
+    wrong = (kept < 0) | (kept >= int(NodeType.SIZE))
+    if bool(wrong.any()):
+        raise InputError(f"`node_type`: expected 0..{NodeType.SIZE - 1}, got {int(kept[wrong][0])}")
+    return kept[node_point].long()
 
 
 def _node_types(mesh: Mesh, given: Mapping[str, str | int], point_node: Tensor, n: int) -> Tensor:

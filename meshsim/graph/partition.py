@@ -36,7 +36,7 @@ class Part:
 
 def partition(
     graph: MeshGraph,
-    parts: int,
+    parts: int | Int[Tensor, " N"],
     hops: int | None,
     method: str = "bisection",
 ) -> list[Part]:
@@ -48,12 +48,14 @@ def partition(
 
     Arguments:
         graph: a single one.
-        parts: how many, at most as many as nodes.
+        parts: how many, at most as many as nodes; or (N,) int64, which one each node belongs to,
+            as `preprocess` stores it.
         hops: depth of the halo in edges: a model's own `hops`.
         method: "bisection" or "metis", of `labels`.
 
     Raises:
-        InputError: a batch, no nodes, more parts than nodes, or a model that feels any distance.
+        InputError: a batch, no nodes, more parts than nodes, labels of another graph, or a model
+            that feels any distance.
 
     >>> import torch
     >>> line = torch.tensor([[1, 0, 2, 1, 3, 2], [0, 1, 1, 2, 2, 3]])
@@ -67,14 +69,21 @@ def partition(
         raise InputError(f"`hops`: expected 0 or more, got {hops}")
     if getattr(graph, "ptr", None) is not None:
         raise InputError("`graph`: expected a single graph, got a batch")
-    where = labels(graph, parts, method)
+    where = _told(graph, parts) if isinstance(parts, Tensor) else labels(graph, parts, method)
     sender, receiver = graph.edge_index
     far = (graph.pos[sender] - graph.pos[receiver]).norm(dim=1)  # (E,)
     mean = far.mean()[None] if len(far) and float(far.mean()) > 0 else graph.pos.new_ones(1)
-    made = [_part(graph, where == i, hops) for i in range(parts)]
+    made = [_part(graph, where == i, hops) for i in where.unique().tolist()]
     for part in made:
         part.graph.mean_edge = mean  # by which a transformer scales places
     return made
+
+
+def _told(graph: MeshGraph, where: Tensor) -> Tensor:
+    check_length(where, graph.pos.shape[0], "parts", "nodes")
+    if where.dim() != 1 or where.is_floating_point() or not len(where):
+        raise InputError(f"`parts`: expected (N,) whole numbers, got {tuple(where.shape)}")
+    return where.to(graph.pos.device)
 
 
 def labels(graph: MeshGraph, parts: int, method: str = "bisection") -> Int[Tensor, " N"]:

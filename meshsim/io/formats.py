@@ -10,6 +10,7 @@ from typing import Any
 
 from meshsim.check import InputError, MeshsimError, nearest
 from meshsim.io.raw import OPENERS, unpacked
+from meshsim.io.raw.cfdbench import FILES as CFDBENCH
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ FORMATS: dict[str, Format] = {
     "bdf": Format("bdf", "meshsim", "nastran"),
     "inp": Format("inp", "meshsim", "abaqus"),
     "avs": Format("avs", "meshsim", "ucd"),
+    "cfdbench": Format("cfdbench", "meshsim", "cfdbench"),
+    "tfrecord": Format("tfrecord", "meshsim", "trajectories"),
+    "trajectories": Format("trajectories", "meshsim", "trajectories"),
 }
 XML = {
     "vtu": "UnstructuredGrid",
@@ -151,6 +155,8 @@ def _folder(path: Path) -> Format:
     signs = ("constant/polyMesh", "system/controlDict", "processor0", "constant")
     if any((path / sign).exists() for sign in signs) or any(path.glob("*/polyMesh")):
         return FORMATS["openfoam"]
+    if all((path / name).is_file() for name in CFDBENCH):
+        return FORMATS["cfdbench"]
     raise InputError(
         f"{path}: is a folder, but no OpenFOAM case (no constant/polyMesh, no system/controlDict)"
     )
@@ -269,6 +275,8 @@ def _hdf(path: Path, suffix: str) -> str | None:
         return "exodus"
     if b"ENS_MAA" in start:
         return "med"
+    if suffix in ("h5", "hdf5") and b"cells" in start and b"pos" in start:
+        return "trajectories"
     return None
 
 

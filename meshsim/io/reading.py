@@ -25,6 +25,7 @@ def read(
     *,
     planar: bool = True,
     time: float | int | str | None = None,
+    entry: int | None = None,
     isolate: bool = True,
     trust: bool = False,
 ) -> Mesh | Series | Sample:
@@ -38,6 +39,8 @@ def read(
         planar: read meshes whose points all have one third coordinate as two-dimensional;
             formats of surfaces (stl, obj, ply, off) never are.
         time: of a series, the mesh at this time: a number, "first" or "last".
+        entry: of a file that holds many samples (.tfrecord and its HDF5 kin), which one; None: the
+            first, with a note.
         isolate: read in the guarded child; False reads in this process, without limits.
         trust: True is the same as `isolate=False` (the command line's `--trust`).
 
@@ -59,6 +62,10 @@ def read(
     form = format_of(path)
     if form.module == "foam":
         path = case_folder(path)
+    if entry is not None:
+        if form.module != "trajectories":
+            raise InputError(f"{path}: holds one mesh: leave out `entry`")
+        form = replace(form, options={**form.options, "entry": entry})
     forms = [form, *FALLBACKS.get(form.name, ())]
     tree, used = guard.fetch_first([(f.module, f.options) for f in forms], path, trust)
     source, form = MeshSource(given, form.name, forms[used].reader), forms[used]
@@ -98,7 +105,9 @@ def _whole(
 
 def _made(tree: Tree, path: Path, form: Format, planar: bool, trust: bool) -> Any:
     if "series" in tree:
-        out: Mesh | Series = _eager(tree, form, planar)
+        segments = [tree, *tree.get("later", [])]
+        eager = [_eager(segment, form, planar) for segment in segments]
+        out: Mesh | Series = _with_later(eager[0], tuple(eager[1:])) if eager[1:] else eager[0]
     elif "times" in tree:
         segments = [tree, *tree.get("later", [])]
         parts = [_lazy(segment, path, form, planar, trust) for segment in segments]

@@ -130,3 +130,21 @@ def test_refusals():
         node_graph(mesh, node_types={"inlet": 9})
     with pytest.raises(InputError, match="unknown node type"):
         node_graph(mesh, node_types={"inlet": "SIZE"})
+
+
+def test_node_types_of_the_mesh_are_kept():
+    mesh = grid(2, 1)
+    kept = torch.tensor([4, 0, 5, 6, 6, 6], dtype=torch.int32)
+    graph = node_graph(mesh.with_fields(point={"node_type": kept}))
+    assert graph.node_type.tolist() == kept.tolist() and graph.node_type.dtype == torch.int64
+    told = node_graph(mesh.with_fields(point={"node_type": kept}), node_types={"left": "inflow"})
+    assert (
+        told.node_type.tolist()
+        == node_graph(mesh, node_types={"left": "inflow"}).node_type.tolist()
+    )
+    joined = node_graph(mesh.with_fields(point={"node_type": kept}), periodic=[("left", "right")])
+    assert joined.node_type.tolist() == [4, 0, 6, 6]
+    with pytest.raises(InputError, match=r"`node_type`: expected 0\.\.8, got 9"):
+        node_graph(mesh.with_fields(point={"node_type": kept + 3}))
+    values = node_graph(mesh.with_fields(point={"node_type": kept.double()}))  # no numbers of types
+    assert torch.equal(values.node_type, node_graph(mesh).node_type)
