@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ def convert(
     onto: Annotated[
         Path | None, typer.Option("--onto", metavar="MESH", help="Carry the fields to this mesh.")
     ] = None,
+    conservative: Annotated[
+        bool, typer.Option("--conservative", help="With --onto: keep the integrals of the fields.")
+    ] = False,
     time: Annotated[
         str | None, typer.Option("--time", metavar="T", help="One time: a number, first or last.")
     ] = None,
@@ -28,6 +31,8 @@ def convert(
     from meshsim.cli.arguments import load, ready
     from meshsim.io import write
 
+    if conservative and onto is None:
+        raise InputError("--conservative: expected --onto MESH with it")
     data = load(source, trust, time)
     if linear:
         from meshsim.linear import linear as made_linear
@@ -46,7 +51,11 @@ def convert(
             raise InputError("--onto: expected meshes of one branch each")
         if isinstance(data, Series) and (data.points is not None or len(data.segments) > 1):
             raise InputError(f"--onto: the mesh of {source} changes: choose one --time")
-        data, outside = carry(data, goal)
+        outside = 0
+        if conservative:
+            data = _conserved(data, goal, source, onto)
+        else:
+            data, outside = carry(data, goal)
         if outside:
             print(
                 f"note: {outside} points lie outside {source} and take their nearest value",
@@ -56,3 +65,16 @@ def convert(
         print(f"note: {sentence}", file=sys.stderr)
     write(data, target)
     print(target, file=sys.stderr)
+
+
+def _conserved(data: Any, goal: Any, source: Path, onto: Path) -> Any:
+    from meshsim.render import carry_conserved
+
+    out, known = carry_conserved(data, goal)
+    if known.lost > 1e-12:
+        outside = f"{100 * known.lost:.3g} % of {source} lies outside {onto}"
+        print(f"note: {outside}: so much of it is in no integral", file=sys.stderr)
+    if count := int((known.uncovered > 1e-9).sum()):
+        text = f"{count} cells of {onto} lie outside {source}, wholly or in part"
+        print(f"note: {text}: there the fields count as 0", file=sys.stderr)
+    return out

@@ -1,5 +1,7 @@
 """Field schema, the store on disk, statistics, windows for training, preprocessing."""
 
+from typing import TYPE_CHECKING, Any
+
 from meshsim.data.options import Options
 from meshsim.data.options import read_options as read_preprocess_config
 from meshsim.data.preprocessing import Report, find_sources, preprocess
@@ -9,20 +11,38 @@ from meshsim.data.statistics import Moments, Normaliser, field_moments, merge_mo
 from meshsim.data.store import Store
 from meshsim.data.windows import Windows
 
+if TYPE_CHECKING:
+    from meshsim.data.loading import GraphWindows, NodeSet, NodeWindows, WindowGraph, loader
+
+_LOADING = ("GraphWindows", "NodeSet", "NodeWindows", "WindowGraph", "loader")
+
 __all__ = [
     "Field",
+    "GraphWindows",
     "Moments",
+    "NodeSet",
+    "NodeWindows",
     "Normaliser",
     "Options",
     "Report",
     "Schema",
     "Source",
     "Store",
+    "WindowGraph",
     "Windows",
     "field_moments",
     "find_sources",
+    "loader",
     "merge_moments",
     "preprocess",
     "rate_moments",
     "read_preprocess_config",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LOADING:  # torch_geometric takes two seconds to load
+        raise AttributeError(f"module 'meshsim.data' has no attribute {name!r}")
+    from meshsim.data import loading
+
+    return getattr(loading, name)

@@ -19,6 +19,7 @@ from torch import Tensor
 from meshsim.check import InputError, one_line
 from meshsim.data.files import read_json, write_json
 from meshsim.data.layout import put_together
+from meshsim.data.shards import Picked, Shards
 from meshsim.mesh import as_tensor
 from meshsim.sample import Sample
 
@@ -93,10 +94,10 @@ def content_hash(folder: Path, content: dict[str, Any]) -> str:
     """sha256 of the tree and of every array, read from disk; equals what was written."""
     digests = {}
     for path in content["paths"]:
-        array = _open(folder, path)
+        array = open_array(folder, path)
         digest = array_digest(array.shape, array.dtype)
         if array.shape:
-            step = max(1, array.chunks[0])
+            step = max(1, (array.shards or array.chunks)[0])
             for start in range(0, array.shape[0], step):
                 digest.update(
                     read_array(folder, path, slice(start, start + step)).numpy().tobytes()
@@ -148,10 +149,16 @@ class StoredFrames:
     def chunk(self, k: int) -> Shaped[Tensor, "T N ..."]:
         """Chunk k: frames k · chunk_length and following, read from disk."""
         if self._array is None:
-            self._array = _open(self.folder, self.path)
+            self._array = open_array(self.folder, self.path)
         start = k * self.chunk_length
         rows = slice(start, start + self.chunk_length)
         return read_array(self.folder, self.path, rows, self._array)
+
+    def part(self, times: range, rows: Picked) -> Shaped[Tensor, "T n ..."]:
+        """Some rows of some frames; only the chunks that hold them are read, and none is kept."""
+        if self._array is None:
+            self._array = open_array(self.folder, self.path)
+        return read_array(self.folder, self.path, times, self._array, rows)
 
     def block(self, start: int, stop: int) -> Shaped[Tensor, "T N ..."]:
         """Frames `start` to `stop` - 1 in one tensor."""
@@ -173,7 +180,8 @@ class StoredFrames:
         return self.block(t, t + 1)[0].clone()  # a view would keep the whole chunk alive
 
 
-def _open(folder: Path, path: str) -> zarr.Array:
+def open_array(folder: Path, path: str) -> zarr.Array:
+    """An array of a sample; an `InputError` where there is none."""
     import zarr
     from zarr.storage import LocalStore
 
@@ -183,17 +191,50 @@ def _open(folder: Path, path: str) -> zarr.Array:
         raise InputError(f"{folder / path}: the store is broken: {one_line(error)}") from error
 
 
+def put_file(array: zarr.Array, key: str, data: bytes) -> None:
+    """Write a file of a sample as zarr would."""
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.sync import sync
+
+    sync(array.store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+
+
 def read_array(
-    folder: Path, path: str, rows: slice = slice(None), array: zarr.Array | None = None
+    folder: Path,
+    path: str,
+    rows: slice | Picked = slice(None),
+    array: zarr.Array | None = None,
+    second: Picked | None = None,
 ) -> Tensor:
-    """Rows of an array of a sample; `array` saves opening it again.
+    """Rows of an array of a sample.
+
+    Arguments:
+        folder: the sample's.
+        path: of the array in it.
+        rows: along the first axis; numbers rise.
+        array: saves opening it again.
+        second: along the second axis; None for all.
 
     Raises:
         InputError: it is missing or damaged.
     """
-    opened = _open(folder, path) if array is None else array
+    opened = open_array(folder, path) if array is None else array
     try:
-        values = np.asarray(opened[rows if opened.shape else ()])
+        values = _values(folder / path, opened, rows, second)
     except Exception as error:
         raise InputError(f"{folder / path}: the store is broken: {one_line(error)}") from error
     return as_tensor(values)
+
+
+def _values(place: Path, array: zarr.Array, rows: slice | Picked, second: Picked | None) -> Any:
+    if not array.shape:
+        return np.asarray(array[()])
+    shards = Shards.of(place, array)
+    if shards is not None:
+        first = range(*rows.indices(array.shape[0])) if isinstance(rows, slice) else rows
+        return shards.read(first, second)
+    if second is None and isinstance(rows, slice):
+        return np.asarray(array[rows])
+    parts = [rows] if second is None else [rows, second]
+    return np.asarray(array.oindex[tuple(np.asarray(p) if isinstance(p, range) else p
+                                         for p in parts)])  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Shaped
+from numpy.typing import NDArray
 from torch import Tensor
 
 from meshsim.check import InputError, check_finite
@@ -17,6 +18,7 @@ from meshsim.data.files import writing_to
 from meshsim.data.frames import block_length
 from meshsim.data.layout import take_apart
 from meshsim.data.schema import Schema, columns
+from meshsim.data.shards import chunking, encode
 from meshsim.data.statistics import Moments
 from meshsim.mesh import as_tensor
 from meshsim.sample import Sample
@@ -25,7 +27,6 @@ from meshsim.series import Frames
 if TYPE_CHECKING:
     import zarr
 
-CHUNK_ROWS = 1_000_000
 FieldKey = tuple[str, str, str]  # (branch, location, name)
 
 
@@ -131,7 +132,14 @@ class ArrayWriter:
         self.checked, self.store, self.moving = checked, store, frames is not None
         self.frame, self.dtype = tuple(like.shape), like.dtype
         self.shape = self.frame if frames is None else (frames, *self.frame)
-        self.length = min(block_length(like.numel() * like.element_size()), frames or 1)
+        length = min(block_length(like.numel() * like.element_size()), frames or 1)
+        self.chunks, self.shards = chunking(
+            self.shape,
+            like.element_size(),
+            length if self.moving else None,
+            divided=self.moving or like.is_floating_point(),  # topology is read whole
+        )
+        self.length = (self.shards or self.chunks)[0] if self.moving else 1
         self.components = 0 if field is None else self._rows(like, 1).shape[-1]
         self.moments: Moments | None = None
         if field is not None and like.is_floating_point():
@@ -162,12 +170,27 @@ class ArrayWriter:
             if self._array is None:
                 self.digest = disk.array_digest(self.shape, values.dtype)
                 self._array = self._create(values.dtype)
-            if self.shape:
+            if self.shards is not None:
+                self._put_shards(values)
+            elif self.shape:
                 self._array[self._start : self._start + len(values)] = values
-                self._start += len(values)
             else:
                 self._array[...] = values
+            self._start += len(values) if self.shape else 0
         self.digest.update(values.tobytes())
+
+    def _put_shards(self, values: NDArray[Any]) -> None:
+        assert self.shards is not None and self._array is not None
+        axis = 1 if self.moving else 0
+        step = self.shards[axis]
+        for k, start in enumerate(range(0, values.shape[axis], step)):
+            part = values[:, start : start + step] if axis else values[start : start + step]
+            lead = [self._start // self.length] * axis
+            numbers = [*lead, k, *(0 for _ in self.shape[axis + 1 :])]
+            name = ".".join(["c", *map(str, numbers)])
+            disk.put_file(
+                self._array, f"{self.path}/{name}", encode(part, self.chunks, self.shards)
+            )
 
     def _rows(self, block: Tensor, lead: int) -> Tensor:
         assert self.field is not None
@@ -186,14 +209,12 @@ class ArrayWriter:
         from zarr.codecs import BloscCodec, Crc32cCodec
         from zarr.storage import LocalStore
 
-        lead: Sequence[int] = (self.length,) if self.moving else ()
-        rows = self.frame[:1]
-        chunks = (*lead, *(min(n, CHUNK_ROWS) for n in rows), *self.frame[1:])
         return zarr.create_array(
             store=LocalStore(self.folder),
             name=self.path,
             shape=self.shape,
-            chunks=tuple(max(1, n) for n in chunks),
+            chunks=self.chunks,
+            shards=self.shards,
             dtype=dtype,
             compressors=[
                 BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),

@@ -180,6 +180,10 @@ class Store:
         """
         return disk.read_sample(self._folder(name), name, self._known(name))
 
+    def document(self, name: str) -> tuple[Path, dict[str, Any]]:
+        """Where a sample's arrays are, and what they mean; for reading parts of them."""
+        return self._folder(name), self._known(name)
+
     def provenance(self, name: str) -> dict[str, Any]:
         """Where a sample came from."""
         return dict(self._known(name)["provenance"])

@@ -76,7 +76,7 @@ class Windows:
         if fields is None:
             raise InputError(f"{store.path}: the store has no schema: say which fields there are")
         self.store, self.schema, self.length, self.stride = store, fields, length, stride
-        self.names = store.members(names)
+        self.names, self.dtype = store.members(names), dtype
         self._options = {
             "branch": branch,
             "frames": frames,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from meshsim.render.carry import carry, probe
 from meshsim.render.cells import cells
 from meshsim.render.compare import compare
+from meshsim.render.conserve import carry_conserved
 from meshsim.render.curves import curves
 from meshsim.render.field import field
 from meshsim.render.movie import movie
@@ -21,6 +22,7 @@ from meshsim.render.streamlines import streamlines
 __all__ = [
     "available",
     "carry",
+    "carry_conserved",
     "cells",
     "compare",
     "curves",

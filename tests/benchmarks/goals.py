@@ -276,6 +276,21 @@ GOALS = (
     ),
     Goal("tables", "edges, × np.unique", 7, _figure("edges in order", "np.unique", "ratio")),
     Goal("tables", "faces, × numpy", 8, _figure("faces in order", "np.lexsort", "ratio")),
+    Goal(
+        "io",
+        "bytes of a window of 10 times and 1,000 nodes, of the sample's",
+        0.05,
+        _figure("window", "1,000 nodes in 8 blocks", "share"),
+        most=True,
+    ),
+    Goal("io", "a million tetrahedra to a graph, × meshio", 5, _figure("read", "meshsim", "ratio")),
+    Goal(
+        "io",
+        "… its peak, × the file",
+        3,
+        _figure("read", "meshsim", "peak_over_file"),
+        most=True,
+    ),
     Goal("large", "300k nodes, 15 blocks: GB over the inputs", 4, _large("meshsim"), most=True),
 )
 

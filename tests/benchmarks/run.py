@@ -145,6 +145,15 @@ RUNS: dict[str, tuple[Run, ...]] = {
         Run("locate", "points in cells", SOON, ("--points", "1000", "--queries", "1000", *FEW)),
     ),
     "order": (Run("order", "orders", SOON, ("--points", "3000", "--size", "200", *FEW)),),
+    "io": (
+        Run(
+            "io",
+            "windows of a store, and a file to its graph",
+            ("--rounds", "5"),
+            ("--nodes", "30000", "--frames", "20", "--cubes", "8", "--rounds", "2"),
+            threads="all",
+        ),
+    ),
     "tables": (Run("tables", "tables of edges and faces", SOON, ("--side", "8", *FEW)),),
 }
 
@@ -189,6 +198,8 @@ def show(run: Run, threads: int, cases: Cases) -> None:
                 peak += f" ({row['units']:.2f} E·H·4)"
             if "saved_units" in row:
                 peak += f", kept {row['saved_units']:.2f}, {row['saved_on_edges']:.2f} on edges"
+            if "share" in row:
+                peak = f"reads {100 * row['share']:.2f} % of the sample"
             print(f"| {case} | {name} | {ms} | {ratio} | {peak} | {error} |", flush=True)
 
 

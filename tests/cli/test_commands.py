@@ -95,6 +95,31 @@ def test_convert_onto_another_mesh_reproduces_a_linear_field(tmp_path: Path) -> 
     torch.testing.assert_close(out.point_fields["f"].double(), expected, atol=1e-6, rtol=0)
 
 
+def test_convert_onto_another_mesh_keeps_integrals(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    from .conftest import square
+
+    coarse, fine = square(4), square(7)
+    values = torch.rand(coarse.n_cells, dtype=torch.float64)
+    meshsim.write(coarse.with_fields(cell={"T": values}), tmp_path / "coarse.vtu")
+    meshsim.write(fine, tmp_path / "fine.vtu")
+    low = fine.points[:, 0].min()
+    half = fine.points * torch.tensor([0.5, 1.0]) + torch.stack([0.5 * low, 0 * low])
+    meshsim.write(fine.replace(points=half), tmp_path / "half.vtu")
+    given = ["convert", str(tmp_path / "coarse.vtu"), str(tmp_path / "out.vtu"), "--conservative"]
+    assert main([*given, "--onto", str(tmp_path / "fine.vtu")]) == 0
+    assert "note" not in capsys.readouterr().err
+    out = meshsim.read(tmp_path / "out.vtu")
+    had = (coarse.cell_measures * values).sum()
+    assert (out.cell_measures * out.cell_fields["T"]).sum().item() == pytest.approx(
+        had.item(), rel=1e-12
+    )
+    assert main([*given, "--onto", str(tmp_path / "half.vtu")]) == 0
+    assert "50 % of" in capsys.readouterr().err
+    fails(capsys, given, "--conservative: expected --onto MESH")
+
+
 def test_preprocess_started_again_carries_on(
     waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
