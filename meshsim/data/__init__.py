@@ -2,7 +2,7 @@
 
 from meshsim.data.options import Options
 from meshsim.data.options import read_options as read_preprocess_config
-from meshsim.data.preprocessing import Report, find_sources, preprocess
+from meshsim.data.preprocessing import Report, estimate, find_sources, preprocess
 from meshsim.data.schema import Field, Schema
 from meshsim.data.sources import Source
 from meshsim.data.statistics import Moments, Normaliser, field_moments, merge_moments, rate_moments
@@ -19,6 +19,7 @@ __all__ = [
     "Source",
     "Store",
     "Windows",
+    "estimate",
     "field_moments",
     "find_sources",
     "merge_moments",

@@ -24,6 +24,8 @@ SUFFIXES = frozenset([*_VTK, *_PARALLEL, *_SOLVERS, *_SURFACES, "xdmf", "npz"])
 _INDEXES = frozenset(["pvd", "vtm", "xdmf", *_PARALLEL])
 _REFERENCE = re.compile(rb"""(?:file|Source)\s*=\s*["']([^"'<>]+)["']|>\s*([^<>:\s]+\.h5):""")
 
+# folders of a case that hold times, or the case's parts with theirs
+_HELD = re.compile(r"[\d.eE+-]+|processors?\d+")
 _PIECE = re.compile(r"(.+)\.(\d+)\.part")
 _SPLITS = {s: s for s in ("train", "valid", "test")} | {"val": "valid", "validation": "valid"}
 
@@ -39,6 +41,7 @@ class Source:
         relative: `path` relative to the input folder, with slashes.
         split: the split that the folder layout says, or "".
         lacking: why it cannot be read, or "".
+        whole: the name of what this is a part of, or "".
     """
 
     name: str
@@ -47,6 +50,7 @@ class Source:
     relative: str
     split: str = ""
     lacking: str = ""
+    whole: str = ""
 
     @property
     def folder(self) -> Path:
@@ -265,25 +269,30 @@ def _suffix(path: Path) -> str:
 
 
 def _case_files(case: Path) -> list[Path]:
-    """Mesh, control file and times of an OpenFOAM case; logs and scripts are left out."""
-    times = [p for p in case.iterdir() if p.is_dir() and re.fullmatch(r"[\d.eE+-]+", p.name)]
+    """Mesh, control file, times and parts of an OpenFOAM case; logs and scripts are left out."""
+    times = [p for p in case.iterdir() if p.is_dir() and _HELD.fullmatch(p.name)]
     inside = [p for folder in (case / "constant", *times) for p in folder.rglob("*")]
     return sorted(p for p in (*inside, case / "system" / "controlDict") if p.is_file())
 
 
-def _parts(index: Path, seen: frozenset[Path] = frozenset()) -> list[Path]:
-    """Files that a .pvd, .pvtu, .vtm or .xdmf names and that lie beside or below it."""
-    if _suffix(index) not in _INDEXES or index in seen:
+def named_by(index: Path) -> list[Path]:
+    """Files that a .pvd, .pvtu, .vtm or .xdmf names and that lie beside or below it, in order."""
+    if _suffix(index) not in _INDEXES:
         return []
     try:
         text = index.read_bytes()
     except OSError:
         return []
-    names = sorted({os.path.normpath(os.fsdecode(a or b)) for a, b in _REFERENCE.findall(text)})
-    inside = [name for name in names if not os.path.isabs(name) and not name.startswith("..")]
+    found = (os.path.normpath(os.fsdecode(a or b)) for a, b in _REFERENCE.findall(text))
+    inside = [name for name in dict.fromkeys(found) if not os.path.isabs(name) and "\0" not in name]
+    parts = [index.parent / name for name in inside if not name.startswith("..")]
+    return [part for part in parts if part.is_file()]
+
+
+def _parts(index: Path, seen: frozenset[Path] = frozenset()) -> list[Path]:
+    """Files that an index names, and those that they name."""
     seen |= {index}
-    found = [index.parent / name for name in inside if "\0" not in name]
-    found = [part for part in found if part not in seen and part.is_file()]
+    found = [part for part in sorted(named_by(index)) if part not in seen]
     return [p for part in found for p in (part, *_parts(part, seen))]
 
 

@@ -29,7 +29,7 @@ def flows(tmp_path, write_flow):
 def kept(store):
     """Names, and nothing else lying about."""
     here = {p.name for p in Store(store).path.iterdir()}
-    assert here <= {"zarr.json", "samples", "statistics"}, here
+    assert here <= {"zarr.json", "samples", "statistics", "manifest.json"}, here
     return Store(store).names
 
 
@@ -284,13 +284,13 @@ def test_a_process_that_dies_costs_its_own_sample_only(tmp_path, flows, monkeypa
     from meshsim.data.convert import convert
 
     # with processes that really die: tests/verify/kill_preprocess.py
-    def pooled(jobs, workers):
+    def pooled(jobs, workers, room):
         for job in jobs:
             if job.source.name == "flow_2":
                 return
             yield job, convert(job)
 
-    monkeypatch.setattr(sys.modules["meshsim.data.preprocessing"], "_pooled", pooled)
+    monkeypatch.setattr(sys.modules["meshsim.data.workers"], "pooled", pooled)
     report = preprocess([flows], tmp_path / "s", workers=2)
     assert report.done == 4 and len(report.failed) == 1
     assert "flow_2.npz: the process that read it died" in report.failed[0][1]

@@ -177,7 +177,7 @@ def main() -> int:
             code = start(work / "in", path, given.workers).wait()
             store = Store(path)
             store.verify()
-            left = {p.name for p in path.iterdir()} - {"zarr.json", "samples"}
+            left = {p.name for p in path.iterdir()} - {"zarr.json", "samples", "manifest.json"}
             if code or left or (store.fingerprint(), store.names) != expected:
                 wrong.append(f"trial {trial}: exit code {code}, left {left}, {store!r}")
             shown = ", ".join(history)
