@@ -87,19 +87,20 @@ def _pooled(
     jobs: Sequence[Job], client: Any, ahead: int, room: Room
 ) -> Iterator[tuple[Job, Outcome | None]]:
     """Outcomes as they come; None where the workers died."""
-    from distributed import wait
-
     more = fed(jobs, lambda: len(_workers(client)), ahead, room)
     running: dict[Any, Job] = {}
+    ready = threading.Event()
     seen = time.monotonic()
     try:
         while True:
             for job in more(running):
-                running[client.submit(remote, _shipped(job), pure=False)] = job
+                future = client.submit(remote, _shipped(job), pure=False)
+                future.add_done_callback(lambda _: ready.set())
+                running[future] = job
             if not running:
                 return
-            with contextlib.suppress(TimeoutError):
-                wait(list(running), timeout=2, return_when="FIRST_COMPLETED")
+            ready.wait(2.0)  # not for ever: the workers may be gone
+            ready.clear()
             if _workers(client):
                 seen = time.monotonic()
             elif time.monotonic() - seen > PATIENCE:

@@ -21,6 +21,7 @@ from meshsim.data.workers import start_worker
 
 SECONDS = 5.0  # for all probes together; the last one is finished
 PROBED = 16 << 20  # bytes: nothing larger is read
+APART = 4 << 20  # bytes between two inputs that tell how memory grows
 # where no small input of a format can be read: bytes of memory and of store for a byte of input,
 # bytes a second; high for memory, which must not be promised
 PEAK, STORED, SPEED = 12.0, 1.0, 10e6
@@ -100,16 +101,18 @@ class Plan:
         used; the time is that of the asked number of workers, the peak that of the largest
         samples at once."""
         used = [cost for cost in self.samples if not cost.lacking]
-        seconds = sum(c.seconds for c in used)
+        seconds = sum(c.seconds for c in used) / self.workers
         longest = max((c.seconds for c in used), default=0.0)
-        peaks = sorted((c.peak for c in used), reverse=True)[: self.workers]
+        peaks = sorted((c.peak for c in used), reverse=True)[: self.workers] or [self.base]
         peak = sum(peaks) + self.base * (self.workers - len(peaks))
+        if self.memory:  # then others wait
+            peak = min(peak, max(self.memory, peaks[0]))
         return {
             "samples": len(used),
             "size": sum(c.size for c in used),
             "stored": sum(c.stored for c in used),
-            "seconds": self.start + max(seconds / self.workers, longest),
-            "peak": min(peak, max(self.memory, peaks[0] if peaks else 0)) if self.memory else peak,
+            "seconds": max(seconds, longest) + (self.start if self.workers > 1 else 0.0),
+            "peak": peak,
             "workers": self.workers,
         }
 
@@ -130,7 +133,7 @@ class Rates:
         """The cost of a source: straight lines through the probes of its formats.
 
         Memory is the largest probe's, and for what is beyond it the slope between the smallest
-        and the largest probe where they differ enough to have one, at least 2 bytes a byte.
+        and the largest probe where they differ by 4 MB, at least 2 bytes a byte; else `PEAK`.
         """
         try:
             files = source_files(source)
@@ -155,7 +158,7 @@ class Rates:
             small, large = mine[0], mine[-1]
             peak = max(peak, large.peak if held >= large.held else small.peak)
             slope = PEAK
-            if large.held - small.held > 1 << 20:
+            if large.held - small.held > APART:  # less would measure what was loaded meanwhile
                 slope = max(2.0, (large.peak - small.peak) / (large.held - small.held))
             beyond += slope * max(0, held - (large.held if held >= large.held else small.held))
         return Cost(

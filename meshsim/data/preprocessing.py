@@ -14,8 +14,8 @@ from meshsim.check import InputError, WorkError
 from meshsim.data import cluster as dask
 from meshsim.data import splits
 from meshsim.data.convert import Job
-from meshsim.data.cutting import cut, parts
 from meshsim.data.costs import Plan, Rates, measure, plan
+from meshsim.data.cutting import cut, parts
 from meshsim.data.files import writing_to
 from meshsim.data.manifest import Entry, Ledger
 from meshsim.data.options import Options, check_options
