@@ -80,10 +80,10 @@ def _refusal(source: Source, peak: int, limit: int, pieces: int) -> str:
     )
 
 
-def gigabytes(size: float) -> str:
+def gigabytes(size: int) -> str:
     """Bytes for people.
 
-    >>> gigabytes(1.5e9), gigabytes(2.5e5)
+    >>> gigabytes(1_500_000_000), gigabytes(250_000)
     ('1.5 GB', '0.25 MB')
     """
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"

@@ -46,7 +46,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three formats in several sizes, one broken file."""
     folder = tmp_path_factory.mktemp("mixed")
     for suffix in ("vtu", "msh", "xdmf"):
-        for n in (3, 6, 12, 16):
+        for n in (3, 6, 12):
             meshsim.write(tetrahedra(n, n), folder / f"cube_{n}_{suffix}.{suffix}")
     (folder / "broken.vtu").write_text("<VTKFile")
     return folder
@@ -73,15 +73,15 @@ def test_sizes_and_memory_are_near_the_truth(mixed: Path, tmp_path: Path) -> Non
         name: sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
         for name, folder in folders.items()
     }
-    assert len(written) == 12
+    assert len(written) == 9
     for name, size in written.items():
         assert size / 2 < costs[name].stored < 2 * size, name
     good = sum(costs[name].stored for name in written)
     assert sum(written.values()) / 2 < good < 2 * sum(written.values())
     assert plan.totals["peak"] >= 0.5 * peak
     assert plan.totals["peak"] < 4 * peak + PEAK * max(c.size for c in plan.samples)
-    assert costs["cube_16_xdmf"].files == 2  # the .h5 belongs to it
-    assert costs["cube_16_vtu"].seconds >= costs["cube_3_vtu"].seconds > 0
+    assert costs["cube_12_xdmf"].files == 2  # the .h5 belongs to it
+    assert costs["cube_12_vtu"].seconds >= costs["cube_3_vtu"].seconds > 0
 
 
 def test_estimating_leaves_nothing_behind(mixed: Path, tmp_path: Path) -> None:
@@ -186,6 +186,7 @@ def test_what_is_too_large_is_cut_or_refused(
     blocks(folder, "many")
     (folder / "many.json").write_text('{"parameters": {"speed": 9}}')
     meshsim.write(tetrahedra(2), folder / "single.vtu")
+    (folder / "single.json").write_text('{"parameters": {"speed": 1}}')
     assert [p.name for p in parts(search(folder / "flow1.pvtu")[0])] == [
         f"flow1.part{k}" for k in range(3)
     ]
