@@ -72,7 +72,7 @@ def convert(job: Job) -> Outcome:
 
 
 def _convert(job: Job, began: float, size: list[int]) -> Outcome:
-    if job.source.lacking:
+    if job.source.lacking and job.known is None:
         return _failed(job, job.source.lacking)
     try:
         rule, folder = job.options.parameters, job.source.folder
@@ -81,6 +81,8 @@ def _convert(job: Job, began: float, size: list[int]) -> Outcome:
         size[0] = sum(part.stat().st_size for part in parts)
         if job.known is not None and job.known.get("files") == files:
             return Outcome("same")
+        if job.source.lacking:
+            return _failed(job, job.source.lacking)
         about = {"source": job.source.relative, "files": files, "bytes_read": size[0]}
         with whole(job.source, job.folder.parent) as source:
             return _write(job, about, began, *read_source(source, job.options))

@@ -7,9 +7,8 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from meshsim.check import MeshsimError
 from meshsim.data.convert import Job, convert
 from meshsim.data.options import Options
 from meshsim.data.sources import Source, named_by, source_files
-from meshsim.data.workers import start_worker
+from meshsim.data.workers import processes, quiet_start
 
 SECONDS = 5.0  # for all probes together; the last one is finished
 PROBED = 16 << 20  # bytes: nothing larger is read
@@ -200,11 +199,14 @@ def measure(found: Iterable[Source], options: Options, seconds: float = SECONDS)
         large += known[2:][-1:]
     order = [s for some in (small, large) for _, s in sorted(some, key=lambda pair: pair[0])]
     began = time.perf_counter()
-    pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=start_worker)
-    with pool, tempfile.TemporaryDirectory(prefix="meshsim-") as folder:
-        base = pool.submit(_warm, Path(folder)).result()
-        start = time.perf_counter() - began
-        probes = pool.submit(_probe, order, options, Path(folder), seconds).result()
+    with processes(1) as pool, tempfile.TemporaryDirectory(prefix="meshsim-") as folder:
+        with quiet_start():
+            warm = pool.submit(_warm, Path(folder))
+        base, start = warm.result(), time.perf_counter() - began
+        try:
+            probes = pool.submit(_probe, order, options, Path(folder), seconds).result()
+        except BrokenProcessPool:  # one of them ends whoever reads it, which is told of later
+            probes = []
     return Rates(base, start, probes)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshsim.check import InputError
-from meshsim.data.files import read_json, write_json
+from meshsim.data.files import read_json, write_json, writing_to
 from meshsim.mesh import Mesh
 from meshsim.sample import Sample
 from meshsim.series import Series
@@ -135,7 +135,8 @@ class Ledger:
         if not now and began < self._again:
             return {}
         entries = self.entries()
-        write(self.store.path, entries.values())
+        with writing_to(self.store.path):
+            write(self.store.path, entries.values())
         took = time.monotonic() - began
         self._again = time.monotonic() + max(SECONDS, 20 * took)
         return entries

@@ -16,7 +16,6 @@ from meshsim.data import splits
 from meshsim.data.convert import Job
 from meshsim.data.costs import Plan, Rates, measure, plan
 from meshsim.data.cutting import cut, parts
-from meshsim.data.files import writing_to
 from meshsim.data.manifest import Entry, Ledger
 from meshsim.data.options import Options, check_options
 from meshsim.data.sources import Source, search
@@ -205,8 +204,7 @@ def _collect(
         divided = {name: [m for m in members if m in stored] for name, members in divided.items()}
         if divided != target.splits:
             target.set_splits(divided)
-        with writing_to(target.path):
-            report.manifest = ledger.write()
+        report.manifest = ledger.write()
     except BaseException:
         ledger.leave()
         raise

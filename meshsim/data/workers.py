@@ -10,13 +10,20 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import connection, get_context, parent_process, resource_tracker
+from multiprocessing import (
+    connection,
+    get_all_start_methods,
+    get_context,
+    parent_process,
+    resource_tracker,
+)
 from typing import Any
 
 from meshsim.data.convert import Job, Outcome, convert
 
+SMALL = 2 << 20  # bytes
 Outcomes = Generator[tuple[Job, Outcome], None, None]
 
 
@@ -78,14 +85,21 @@ def run(jobs: Sequence[Job], workers: int, room: Room | None = None) -> Outcomes
 
 def pooled(jobs: Sequence[Job], workers: int, room: Room) -> Outcomes:
     """Outcomes as they come; ends early when a worker dies."""
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker)
+    pool = processes(workers)
     waiting = deque(jobs)
     running: dict[Future[Outcome], Job] = {}
+    starting = threading.Thread(target=_start, args=(pool,))
+    starting.start()
     try:
+        # this process has loaded what the others are still loading
+        while waiting and starting.is_alive() and _small(waiting[0]) and not room.limit:
+            job = waiting.popleft()
+            yield job, convert(job)
+        starting.join()
         while True:
             # few at a time: an interrupt need not wait for a long queue
             for job in _admitted(waiting, running, 2 * workers, workers, room):
-                with _quiet_start():
+                with quiet_start():
                     running[pool.submit(convert, job)] = job
             if not running:
                 return
@@ -94,11 +108,35 @@ def pooled(jobs: Sequence[Job], workers: int, room: Room) -> Outcomes:
     except BrokenProcessPool:
         return
     finally:
-        processes = list((pool._processes or {}).values())
+        starting.join()
+        started = list((pool._processes or {}).values())
         if running:
-            for process in processes:
+            for process in started:
                 process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def processes(workers: int) -> ProcessPoolExecutor:
+    """A pool of processes that load torch once for all of them, where the system can.
+
+    They are forked from a server that has loaded it and done nothing, so has no threads.
+    """
+    if "forkserver" not in get_all_start_methods():
+        return ProcessPoolExecutor(workers, get_context("spawn"), initializer=start_worker)
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["meshsim.data.workers", "zarr"])
+    return ProcessPoolExecutor(workers, context, initializer=start_worker)
+
+
+def _start(pool: ProcessPoolExecutor) -> None:
+    with quiet_start(), suppress(BrokenProcessPool):
+        pool.submit(os.getpid).result()
+
+
+def _small(job: Job) -> bool:
+    """Whether a job may be done between others: nothing that takes long, or may end a process."""
+    files = [path for _, path in job.source.files]
+    return not job.options.trust and all(p.is_file() and p.stat().st_size < SMALL for p in files)
 
 
 def _admitted(
@@ -126,7 +164,7 @@ def fed(
 
 
 @contextmanager
-def _quiet_start() -> Iterator[None]:
+def quiet_start() -> Iterator[None]:
     """Processes started meanwhile never see Ctrl-C; this one sees it afterwards."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

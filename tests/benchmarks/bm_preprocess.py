@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import meshsim
 from meshsim.benchmarks import cube
@@ -157,6 +158,7 @@ def main() -> None:
     known.add_argument("--files", type=int, default=200)
     known.add_argument("--scale", type=float, default=1.0, help="of the meshes' sides")
     options = parse(known)
+    torch.set_num_threads(1)  # as in a worker
     report(options, cases(options), "a store and its samples' hashes the same")
 
 

@@ -145,6 +145,16 @@ RUNS: dict[str, tuple[Run, ...]] = {
         Run("locate", "points in cells", SOON, ("--points", "1000", "--queries", "1000", *FEW)),
     ),
     "order": (Run("order", "orders", SOON, ("--points", "3000", "--size", "200", *FEW)),),
+    "preprocess": (
+        Run(
+            "preprocess",
+            "preprocessing with one worker and with two",
+            (),
+            ("--files", "14", "--scale", "0.4", "--rounds", "3"),
+            {"OMP_NUM_THREADS": "1"},
+            threads="all",
+        ),
+    ),
     "tables": (Run("tables", "tables of edges and faces", SOON, ("--side", "8", *FEW)),),
 }
 

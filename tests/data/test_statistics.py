@@ -204,3 +204,17 @@ def test_field_moments_take_chosen_rows(flow):
         == got["velocity"].to_dict()
     )
     assert isinstance(sample, Sample)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("chunk", [1, 1000, 65_537])
+def test_a_small_deviation_beside_a_large_mean(dtype, chunk):
+    """1e6 ± 1: sums of squares would lose all digits of the deviation."""
+    draw = np.random.default_rng(5)
+    x = (1e6 + draw.normal(size=(4000 if chunk == 1 else 300_000, 2))).astype(dtype)
+    moments = stream(x, range(chunk, len(x), chunk))
+    wide = x.astype(np.float64)
+    mean = wide.mean(0)
+    std = np.sqrt(np.square(wide - mean).mean(0))
+    np.testing.assert_allclose(moments.mean.numpy(), mean, rtol=1e-10, atol=0)
+    np.testing.assert_allclose(moments.std.numpy(), std, rtol=1e-10, atol=0)
