@@ -246,7 +246,12 @@ def test_from_published_folders_to_a_prediction(
     config = str(recipe / "preprocess.toml")
     assert main(["preprocess", str(folder), "-o", str(store), "--config", config]) == 0
     assert "6 samples written, 0 there already, 0 failed" in capsys.readouterr().err
-    assert {p.name for p in store.iterdir()} <= {"zarr.json", "samples", "statistics"}
+    assert {p.name for p in store.iterdir()} <= {
+        "zarr.json",
+        "samples",
+        "statistics",
+        "manifest.json",
+    }
     opened = meshsim.Store(store)
     assert opened.names == sorted(made)
     assert sorted(n for names in opened.splits.values() for n in names) == sorted(made)

@@ -29,7 +29,7 @@ from ahmed_geometry import Design, draws
 from ahmed_run import Failed
 
 from meshsim.check import InputError, WorkError
-from meshsim.data.preprocessing import start_worker
+from meshsim.data.workers import start_worker
 from meshsim.physics.forces import forces
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from meshsim.check import InputError, WorkError
-from meshsim.data.preprocessing import start_worker
+from meshsim.data.workers import start_worker
 from meshsim.solvers.channel import Channel, no_slip
 from meshsim.solvers.navier_stokes import FlowProblem, March
 from meshsim.solvers.taylor_hood import TaylorHood

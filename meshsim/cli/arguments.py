@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -71,6 +72,22 @@ def numbers(texts: Sequence[str]) -> dict[str, Any]:
         if not all(isinstance(x, int | float) for x in listed):
             raise InputError(f"{key}={value}: expected a number or a list of numbers, as in [1, 0]")
     return out
+
+
+def size(text: str) -> int:
+    """Bytes: "4GB", "500 MB", "2GiB", or a plain number.
+
+    >>> size("4GB"), size("1.5 GiB"), size("1000")
+    (4000000000, 1610612736, 1000)
+    """
+    found = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    try:
+        number = float(found[1]) if found else 0.0
+    except ValueError:
+        number = 0.0
+    if found is None or not number:
+        raise InputError(f"{text!r}: expected a size, as 4GB")
+    return int(number * (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " "))
 
 
 def expect(path: Path, wanted: str) -> None:

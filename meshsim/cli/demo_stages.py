@@ -85,7 +85,7 @@ def side_by_side(
     from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
     from multiprocessing import get_context
 
-    from meshsim.data.preprocessing import start_worker
+    from meshsim.data.workers import start_worker
 
     def there() -> int:
         return sum(len(list((folder / name).glob("[!.]*"))) for name in parts)

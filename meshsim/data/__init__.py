@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshsim.data.options import Options
 from meshsim.data.options import read_options as read_preprocess_config
-from meshsim.data.preprocessing import Report, find_sources, preprocess
+from meshsim.data.preprocessing import Report, estimate, find_sources, preprocess
 from meshsim.data.schema import Field, Schema
 from meshsim.data.sources import Source
 from meshsim.data.statistics import Moments, Normaliser, field_moments, merge_moments, rate_moments
@@ -30,6 +30,7 @@ __all__ = [
     "Store",
     "WindowGraph",
     "Windows",
+    "estimate",
     "field_moments",
     "find_sources",
     "loader",

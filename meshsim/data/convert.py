@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from meshsim.data.files import writing_to
 from meshsim.data.options import Options, apply, check_chosen
 from meshsim.data.parameters import read_parameters
 from meshsim.data.schema import Schema
-from meshsim.data.sources import Source, hash_source, pieces
+from meshsim.data.sources import Source, hash_source, pieces, source_files
 from meshsim.data.staging import write_sample
 from meshsim.data.thin import thinned
 from meshsim.mesh import Mesh
@@ -49,23 +50,43 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it went: "done" (staged), "same" (already stored), "failed", or "full" (no disk left)."""
+    """How it went.
+
+    Arguments:
+        status: "done" (staged), "same" (already stored), "failed", or "full" (no disk left).
+        message: why it failed.
+        seconds: that it took.
+        size: bytes that were read.
+    """
 
     status: str
     message: str = ""
+    seconds: float = 0.0
+    size: int = 0
 
 
 def convert(job: Job) -> Outcome:
     """Read a source and write it to its staging folder; errors come back as text."""
-    if job.source.lacking:
+    began, size = time.perf_counter(), [0]
+    out = _convert(job, began, size)
+    return replace(out, seconds=round(time.perf_counter() - began, 3), size=size[0])
+
+
+def _convert(job: Job, began: float, size: list[int]) -> Outcome:
+    if job.source.lacking and job.known is None:
         return _failed(job, job.source.lacking)
     try:
         rule, folder = job.options.parameters, job.source.folder
-        files = hash_source(job.source, [*rule.files(folder).values()], job.options.trust)
+        more = [*rule.files(folder).values()]
+        files = hash_source(job.source, more, job.options.trust)
+        size[0] = sum(part.stat().st_size for part in [*source_files(job.source), *more])
         if job.known is not None and job.known.get("files") == files:
             return Outcome("same")
+        if job.source.lacking:
+            return _failed(job, job.source.lacking)
+        about = {"source": job.source.relative, "files": files, "bytes_read": size[0]}
         with whole(job.source, job.folder.parent) as source:
-            return _write(job, files, *read_source(source, job.options))
+            return _write(job, about, began, *read_source(source, job.options))
     except WorkError as error:
         return Outcome("full", one_line(error))
     except MeshsimError as error:
@@ -74,17 +95,19 @@ def convert(job: Job) -> Outcome:
         return _failed(job, f"{type(error).__name__}: {error}")
 
 
-def _write(job: Job, files: dict[str, str], sample: Sample, reader: dict[str, str]) -> Outcome:
+def _write(
+    job: Job, about: dict[str, Any], began: float, sample: Sample, reader: dict[str, str]
+) -> Outcome:
     provenance = {
-        "source": job.source.relative,
-        "files": files,
+        **about,
+        **({"whole": job.source.whole} if job.source.whole else {}),
         "reader": reader,
         "options": {"planar": job.options.planar},
         "meshsim": __version__,
     }
     try:
         shutil.rmtree(job.folder, ignore_errors=True)
-        write_sample(job.folder, sample, job.schema, provenance, job.store)
+        write_sample(job.folder, sample, job.schema, provenance, job.store, began)
     except WorkError as error:
         shutil.rmtree(job.folder, ignore_errors=True)
         return Outcome("full", one_line(error))
@@ -122,7 +145,7 @@ def read_source(source: Source, options: Options) -> tuple[Sample, dict[str, str
         readers[branch] = opened.reader if opened is not None else ""
     if source.sidecar is not None:
         parameters |= read_parameters(source.sidecar)
-    gathered = options.parameters.gather(source.folder, source.name)
+    gathered = options.parameters.gather(source.folder, source.whole or source.name)
     if twice := sorted(parameters.keys() & gathered.keys()):
         raise InputError(
             f"{source.folder}: parameter {twice[0]!r} is in a file of the sample already"

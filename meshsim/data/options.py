@@ -35,6 +35,8 @@ class Options:
             samples, "key": of the list of names in it}}; None: what the folders say, else
             0.8 / 0.1 / 0.1 of train, valid, test.
         seed: of the fractions.
+        split_by: "sample", or "folder": samples in one folder share a split, and the rule divides
+            folders. Parts of one input that was cut share theirs in any case.
         branch: what to call the branch of a sample that has one.
         branches: {branch: file pattern}: a folder with a file for each is one sample. A file
             "x.vtu" may be cut in "x.vtu.00.part", "x.vtu.01.part", …
@@ -55,6 +57,7 @@ class Options:
     schema: Schema | None = None
     splits: dict[str, Any] | None = None
     seed: int = 0
+    split_by: str = "sample"
     branch: str = "mesh"
     branches: dict[str, str] = field(default_factory=dict)
     parameters: ParameterRule = field(default_factory=ParameterRule)
@@ -73,6 +76,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "fields": (Mapping, list, tuple),
     "splits": (Mapping,),
     "seed": (int,),
+    "split_by": (str,),
     "branch": (str,),
     "branches": (Mapping,),
     "parameters": (Mapping,),
@@ -156,6 +160,7 @@ def check_options(config: Mapping[str, Any] | None) -> Options:
         raise InputError(f"`time`: expected a number, 'first' or 'last', got {out.time!r}")
     if out.dtype not in ("", "float32", "float64"):
         raise InputError(f"`dtype`: expected 'float32' or 'float64', got {out.dtype!r}")
+    check_known(out.split_by, ("sample", "folder"), "way to divide (`split_by`):")
     if out.splits is not None:
         # fractions and forms are checked now, patterns when the names are known
         splits.check_files(out.splits)

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import connection, get_context, parent_process, resource_tracker
 from pathlib import Path
 from typing import Any
 
 from meshsim.check import InputError, WorkError
+from meshsim.data import cluster as dask
 from meshsim.data import splits
-from meshsim.data.convert import Job, Outcome, convert
+from meshsim.data.convert import Job
+from meshsim.data.costs import Plan, Rates, measure, plan
+from meshsim.data.cutting import cut, parts
+from meshsim.data.manifest import Entry, Ledger
 from meshsim.data.options import Options, check_options
 from meshsim.data.sources import Source, search
 from meshsim.data.store import Store
+from meshsim.data.workers import Outcomes, Room, run
 
 PathLike = str | os.PathLike[str]
 
@@ -34,16 +33,24 @@ class Report:
         done: samples written now.
         skipped: samples that were there already.
         failed: (source, message) of each that could not be used.
+        manifest: {sample: what became of the input}, see `Store.manifest`.
     """
 
     done: int = 0
     skipped: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
+    manifest: dict[str, Entry] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
         """0 when every source is in the store, else 1."""
         return 1 if self.failed else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON carries it."""
+        failed = [{"source": source, "error": error} for source, error in self.failed]
+        inputs = list(self.manifest.values())
+        return {"done": self.done, "skipped": self.skipped, "failed": failed, "inputs": inputs}
 
 
 def find_sources(
@@ -54,12 +61,43 @@ def find_sources(
     return search(sources, options.branch, options.branches)
 
 
+def estimate(
+    sources: PathLike | Sequence[PathLike],
+    *,
+    config: Mapping[str, Any] | None = None,
+    workers: int = 1,
+    memory: int = 0,
+) -> Plan:
+    """What `preprocess` would take: time, memory, size of the store; nothing is left behind.
+
+    A few small inputs of each format are read and stored in a temporary folder, for some five
+    seconds, and what they took is scaled with the size of the files: see
+    `meshsim.data.costs.Rates.of`. Where no small input of a format is there, the costs are
+    assumed, and memory is assumed high.
+
+    Arguments:
+        sources, config: as of `preprocess`.
+        workers: how many would work at once.
+        memory: bytes that all workers together may have: what would be cut is cut here too.
+    """
+    options = check_options(config)
+    _check(workers, memory)
+    found = search(sources, options.branch, options.branches)
+    if not memory:
+        return plan(found, options, workers)
+    found, room, rates = _within(found, options, memory, [])
+    costs = [rates.of(source) for source in found]
+    return Plan(costs, room.workers(workers), rates.base, rates.start, memory)
+
+
 def preprocess(
     sources: PathLike | Sequence[PathLike],
     store: PathLike,
     *,
     config: Mapping[str, Any] | None = None,
     workers: int = 1,
+    memory: int = 0,
+    cluster: str = "",
     overwrite: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Report:
@@ -67,7 +105,7 @@ def preprocess(
 
     A sample counts once it is written whole. Started again with the same arguments it carries on:
     samples whose files have not changed are skipped, files that failed are tried again. One bad
-    file does not stop the rest. The store does not depend on the number of workers.
+    file does not stop the rest. The store does not depend on the number or place of the workers.
 
     Arguments:
         sources: files, globs, folders, case directories. Parameters of `flow.vtu` are taken from
@@ -75,7 +113,12 @@ def preprocess(
             the configuration says.
         store: where to write.
         config: see `Options` for the keys.
-        workers: processes.
+        workers: processes on this machine.
+        memory: bytes that all workers together may have; 0: any. What they will need is estimated
+            (see `estimate`): fewer work at once where it is too much, an input that is too large
+            alone is cut into its parts (see `meshsim.data.cutting.parts`) or refused.
+        cluster: address of a Dask scheduler, whose workers are used instead; they must see the
+            same files and the store under the same paths.
         overwrite: replace a store that was made with other arguments.
         progress: called with (samples finished, of, name).
 
@@ -84,11 +127,12 @@ def preprocess(
 
     Raises:
         InputError: no such source, a bad option, a store made with other arguments.
-        WorkError: the disk is full, or another process is writing; what is finished stays.
+        WorkError: the disk is full, another process is writing, or the cluster cannot be reached;
+            what is finished stays.
+        MissingExtra: a cluster is named, and Dask is not installed.
     """
     options = check_options(config)
-    if workers < 1:
-        raise InputError(f"workers: expected 1 or more, got {workers}")
+    _check(workers, memory)
     found = search(sources, options.branch, options.branches)
     arguments = {
         "sources": [
@@ -97,35 +141,105 @@ def preprocess(
         "config": _plain({k: v for k, v in (config or {}).items() if k != "trust"}),
     }
     _divided([source.name for source in found], found, options)  # complains before the work
-    target = _open(Path(store), arguments, options, overwrite)
+    with dask.connected(cluster) if cluster else _nowhere() as client:
+        target = _open(Path(store), arguments, options, overwrite)
+        with target.writing():
+            found, room = _planned(found, target, options, memory)
+            jobs = [_job(source, target, options) for source in found]
+            if client is None:
+                outcomes = run(jobs, workers, room)
+            else:
+                outcomes = dask.run(jobs, client, room)
+            return _collect(target, found, jobs, outcomes, options, progress)
+
+
+@contextmanager
+def _nowhere() -> Iterator[None]:
+    yield None
+
+
+def _check(workers: int, memory: int) -> None:
+    if workers < 1:
+        raise InputError(f"workers: expected 1 or more, got {workers}")
+    if memory < 0:
+        raise InputError(f"memory: expected bytes, or 0 for any, got {memory}")
+
+
+def _collect(
+    target: Store,
+    found: Sequence[Source],
+    jobs: Sequence[Job],
+    outcomes: Outcomes,
+    options: Options,
+    progress: Callable[[int, int, str], None] | None,
+) -> Report:
+    """Put what the workers have staged in its place, and say so."""
     report, fresh = Report(), set[str]()
-    with target.writing():
-        jobs = [_job(source, target, options) for source in found]
-        with closing(_run(jobs, workers)) as outcomes:
+    ledger = Ledger(target, {source.name: source.relative for source in found})
+    try:
+        with closing(outcomes):
             for job, outcome in outcomes:
+                name = job.source.name
                 if outcome.status == "full":
                     kept = report.done + report.skipped
                     raise WorkError(f"{outcome.message}; {kept} of {len(jobs)} samples are stored")
                 if outcome.status == "done":
-                    target.commit(job.source.name, job.folder)
+                    target.commit(name, job.folder)
                     report.done += 1
-                    fresh.add(job.source.name)
+                    fresh.add(name)
                 elif outcome.status == "same":
                     report.skipped += 1
                 else:
                     report.failed.append((str(job.source.path), outcome.message))
+                    ledger.fail(name, outcome.message, outcome.seconds, outcome.size)
+                if outcome.status in ("done", "same"):
+                    ledger.succeed(name)
                 if progress:
                     finished = report.done + report.skipped + len(report.failed)
-                    progress(finished, len(jobs), job.source.name)
-        _drop_odd_ones(target, found, fresh, report)
+                    progress(finished, len(jobs), name)
+        _drop_odd_ones(target, found, fresh, report, ledger)
         # what failed keeps its place, so that a repaired file moves no other
         stored = set(target.names)
-        divided = _divided(sorted(stored | {s.name for s in found}), found, options)
+        divided = _divided(sorted(stored | {s.name for s in found}), found, options, target)
         divided = {name: [m for m in members if m in stored] for name, members in divided.items()}
         if divided != target.splits:
             target.set_splits(divided)
+        report.manifest = ledger.write()
+    except BaseException:
+        ledger.leave()
+        raise
     report.failed.sort()
     return report
+
+
+def _planned(
+    found: list[Source], store: Store, options: Options, memory: int
+) -> tuple[list[Source], Room]:
+    """The sources, cut where that is needed or was done before, and the memory they need."""
+    known = store.cut
+    if memory and any(source.name not in store for source in cut(found, {}, 0, known)):
+        found, room, _ = _within(found, options, memory, known)
+    else:
+        found, room = cut(found, {}, 0, known), Room()
+    now = sorted({source.whole for source in found if source.whole})
+    if now != known:
+        store.set_cut(now)
+    for name in now:
+        if name in store:  # from a run that had more memory
+            store.remove(name)
+    return found, room
+
+
+def _within(
+    found: list[Source], options: Options, memory: int, known: Sequence[str]
+) -> tuple[list[Source], Room, Rates]:
+    """The sources as they fit into so much memory, the room that they leave, and the rates."""
+    every = [*found, *(part for source in found for part in parts(source))]
+    rates = measure(every, options)
+    peaks = {source.name: rates.of(source).peak for source in every}
+    found = cut(found, peaks, memory, known)
+    used = {s.name: peaks[s.name] for s in found if not s.lacking}
+    return found, Room(memory, rates.base, used), rates
 
 
 def _open(path: Path, arguments: dict[str, Any], options: Options, overwrite: bool) -> Store:
@@ -153,83 +267,9 @@ def _job(source: Source, store: Store, options: Options) -> Job:
     return Job(source, store.path, store.staging(name), options, store.schema, known)
 
 
-def _run(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, Outcome], None, None]:
-    if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            yield job, convert(job)
-        return
-    left = list(jobs)
-    with closing(_pooled(jobs, min(workers, len(jobs)))) as outcomes:
-        for job, outcome in outcomes:
-            left.remove(job)
-            yield job, outcome
-    # a process died: the rest one by one, to find out at whose file
-    for job in left:
-        with closing(_pooled([job], 1)) as outcomes:
-            died = Outcome("failed", f"{job.source.path}: the process that read it died")
-            yield next(outcomes, (job, died))
-
-
-def _pooled(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, Outcome], None, None]:
-    """Outcomes as they come; ends early when a worker dies."""
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker)
-    waiting = iter(jobs)
-    running: dict[Future[Outcome], Job] = {}
-    try:
-        while True:
-            # few at a time: an interrupt need not wait for a long queue
-            for job in waiting:
-                with _quiet_start():
-                    running[pool.submit(convert, job)] = job
-                if len(running) >= 2 * workers:
-                    break
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    except BrokenProcessPool:
-        return
-    finally:
-        processes = list((pool._processes or {}).values())
-        if running:
-            for process in processes:
-                process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Processes started meanwhile never see Ctrl-C; this one sees it afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # starting it later would undo the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def start_worker() -> None:
-    """Leave Ctrl-C to the parent, use one thread, and end when the parent ends."""
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # unwinding lets libraries give back their semaphores; a plain end would be reported as a leak
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    torch.set_num_threads(1)
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _drop_odd_ones(store: Store, found: Sequence[Source], fresh: set[str], report: Report) -> None:
+def _drop_odd_ones(
+    store: Store, found: Sequence[Source], fresh: set[str], report: Report, ledger: Ledger
+) -> None:
     """Without a schema, take out samples that lack a field most samples have, or have another."""
     if store.schema is not None:
         return
@@ -259,17 +299,36 @@ def _drop_odd_ones(store: Store, found: Sequence[Source], fresh: set[str], repor
             report.skipped -= 1
         message = f"sample {name!r}: {what} {trouble}".replace(" expected", ": expected")
         report.failed.append((paths.get(name, name), message))
+        ledger.fail(name, message)
 
 
 def _divided(
-    names: Sequence[str], found: Sequence[Source], options: Options
+    names: Sequence[str], found: Sequence[Source], options: Options, store: Store | None = None
 ) -> dict[str, list[str]]:
-    said = {source.name: source.split for source in found if source.split}
+    """The splits of samples; parts of one input, and with `split_by` those of a folder, share one.
+
+    The rule then divides inputs, or folders, instead of samples.
+    """
+    wholes = {source.name: source.whole or source.name for source in found}
+    for name in names:
+        if name not in wholes:
+            about = store.provenance(name) if store is not None and name in store else {}
+            wholes[name] = about.get("whole", name)
+    if options.split_by == "folder":
+        wholes = {name: whole.rpartition("/")[0] or whole for name, whole in wholes.items()}
+    groups = sorted({wholes[name] for name in names})
+    said = {wholes[source.name]: source.split for source in found if source.split}
     rule: Mapping[str, Any] = options.splits or splits.DEFAULT
     if options.splits is None and said:
-        rule = {s: [n for n in names if said.get(n) == s] for s in sorted({*said.values()})}
-    rule = splits.read_files(rule, names, (source.path.parent for source in found))
-    return splits.split(names, rule, options.seed)
+        rule = {s: [n for n in groups if said.get(n) == s] for s in sorted({*said.values()})}
+    rule = splits.read_files(rule, groups, (source.path.parent for source in found))
+    divided = splits.split(groups, rule, options.seed)
+    place = {group: split for split, members in divided.items() for group in members}
+    out: dict[str, list[str]] = {split: [] for split in divided}
+    for name in sorted(names):
+        if wholes[name] in place:
+            out[place[wholes[name]]].append(name)
+    return out
 
 
 def _plain(value: Any) -> Any:

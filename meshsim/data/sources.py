@@ -26,6 +26,8 @@ _MANY = frozenset(["tfrecord", "h5", "hdf5"])  # these may hold many samples a f
 _INDEXES = frozenset(["pvd", "vtm", "xdmf", *_PARALLEL])
 _REFERENCE = re.compile(rb"""(?:file|Source)\s*=\s*["']([^"'<>]+)["']|>\s*([^<>:\s]+\.h5):""")
 
+# folders of a case that hold times, or the case's parts with theirs
+_HELD = re.compile(r"[\d.eE+-]+|processors?\d+")
 _PIECE = re.compile(r"(.+)\.(\d+)\.part")
 _SPLITS = {s: s for s in ("train", "valid", "test")} | {"val": "valid", "validation": "valid"}
 
@@ -42,6 +44,7 @@ class Source:
         split: the split that the folder layout says, or "".
         lacking: why it cannot be read, or "".
         entry: which of the samples of a file that holds many, or None.
+        whole: the name of what this is a part of, or "".
     """
 
     name: str
@@ -51,6 +54,7 @@ class Source:
     split: str = ""
     lacking: str = ""
     entry: int | None = None
+    whole: str = ""
 
     @property
     def folder(self) -> Path:
@@ -320,27 +324,32 @@ def _suffix(path: Path) -> str:
 
 
 def _case_files(case: Path) -> list[Path]:
-    """Mesh, control file and times of an OpenFOAM case; logs and scripts are left out."""
+    """Mesh, control file, times and parts of an OpenFOAM case; logs and scripts are left out."""
     if _is_grid(case):
         return [case / name for name in CFDBENCH]
-    times = [p for p in case.iterdir() if p.is_dir() and re.fullmatch(r"[\d.eE+-]+", p.name)]
+    times = [p for p in case.iterdir() if p.is_dir() and _HELD.fullmatch(p.name)]
     inside = [p for folder in (case / "constant", *times) for p in folder.rglob("*")]
     return sorted(p for p in (*inside, case / "system" / "controlDict") if p.is_file())
 
 
-def _parts(index: Path, seen: frozenset[Path] = frozenset()) -> list[Path]:
-    """Files that a .pvd, .pvtu, .vtm or .xdmf names and that lie beside or below it."""
-    if _suffix(index) not in _INDEXES or index in seen:
+def named_by(index: Path) -> list[Path]:
+    """Files that a .pvd, .pvtu, .vtm or .xdmf names and that lie beside or below it, in order."""
+    if _suffix(index) not in _INDEXES:
         return []
     try:
         text = index.read_bytes()
     except OSError:
         return []
-    names = sorted({os.path.normpath(os.fsdecode(a or b)) for a, b in _REFERENCE.findall(text)})
-    inside = [name for name in names if not os.path.isabs(name) and not name.startswith("..")]
+    found = (os.path.normpath(os.fsdecode(a or b)) for a, b in _REFERENCE.findall(text))
+    inside = [name for name in dict.fromkeys(found) if not os.path.isabs(name) and "\0" not in name]
+    parts = [index.parent / name for name in inside if not name.startswith("..")]
+    return [part for part in parts if part.is_file()]
+
+
+def _parts(index: Path, seen: frozenset[Path] = frozenset()) -> list[Path]:
+    """Files that an index names, and those that they name."""
     seen |= {index}
-    found = [index.parent / name for name in inside if "\0" not in name]
-    found = [part for part in found if part not in seen and part.is_file()]
+    found = [part for part in sorted(named_by(index)) if part not in seen]
     return [p for part in found for p in (part, *_parts(part, seen))]
 
 

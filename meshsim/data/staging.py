@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from meshsim.data import disk
 from meshsim.data.files import writing_to
 from meshsim.data.frames import block_length
 from meshsim.data.layout import take_apart
+from meshsim.data.manifest import contents
 from meshsim.data.schema import Schema, columns
 from meshsim.data.shards import chunking, encode
 from meshsim.data.statistics import Moments
@@ -31,7 +33,12 @@ FieldKey = tuple[str, str, str]  # (branch, location, name)
 
 
 def write_sample(
-    folder: Path, sample: Sample, schema: Schema | None, provenance: Mapping[str, Any], store: Path
+    folder: Path,
+    sample: Sample,
+    schema: Schema | None,
+    provenance: Mapping[str, Any],
+    store: Path,
+    began: float | None = None,
 ) -> None:
     """Write a sample to a new folder; the group document, which makes it count, comes last.
 
@@ -44,12 +51,14 @@ def write_sample(
         schema: what it has to fit, if anything.
         provenance: kept with it.
         store: what to call the place in messages.
+        began: when work on the sample began (`time.perf_counter`); now where not given.
 
     Raises:
         InputError: a field is missing, frames differ in length, a value is not finite; the
             message names sample and field.
         WorkError: the disk is full.
     """
+    began = time.perf_counter() if began is None else began
     if schema is not None:
         schema.check(sample, values=False)
     layout = take_apart(sample)
@@ -79,6 +88,8 @@ def write_sample(
         "moments": _moments(done),
         "fields": sorted([*field, n] for field, n in layout.components.items()),
         "provenance": dict(provenance),
+        "contents": contents(sample),
+        "seconds": round(time.perf_counter() - began, 3),
         "sha256": disk.sample_hash(layout.tree, {w.path: w.digest.hexdigest() for w in done}),
     }
     with writing_to(store):

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from meshsim.check import InputError, check_known
-from meshsim.data import disk
+from meshsim.data import disk, manifest
 from meshsim.data.files import Lock, read_json, writing_to
 from meshsim.data.layout import key
 from meshsim.data.schema import Field, Schema, find
@@ -188,6 +188,24 @@ class Store:
         """Where a sample came from."""
         return dict(self._known(name)["provenance"])
 
+    @property
+    def manifest(self) -> dict[str, dict[str, Any]]:
+        """{sample: what became of the input}, those that failed or wait included; sorted.
+
+        An entry has "source", "status" ("done", "failed" or "waiting"), "reader" {branch: name},
+        "contents" (see `meshsim.data.manifest.contents`), "seconds", "bytes_read",
+        "bytes_stored" and "error". It is no part of the fingerprint.
+        """
+        kept, out = manifest.read(self.path), self.entries()
+        out |= {n: e for n, e in kept.items() if n not in out or e["status"] == "failed"}
+        return {
+            name: out[name] for name in sorted(out) if out[name]["status"] != "done" or name in self
+        }
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """The manifest's entries of the samples that are in the store."""
+        return {name: manifest.stored(name, self._known(name)) for name in self.names}
+
     def moments(self, name: str, branch: str | None = None) -> dict[tuple[str, str], Moments]:
         """{(field, location): moments of its values} of one sample, computed when it was stored."""
         out: dict[tuple[str, str], Moments] = {}
@@ -279,6 +297,15 @@ class Store:
     def splits(self) -> dict[str, list[str]]:
         """{split: names of samples}."""
         return {name: list(members) for name, members in self._root()["splits"].items()}
+
+    @property
+    def cut(self) -> list[str]:
+        """Names of inputs whose parts are samples of their own."""
+        return list(self._root().get("cut", []))
+
+    def set_cut(self, names: Sequence[str]) -> None:
+        """Remember which inputs are cut: started again, `preprocess` cuts them again."""
+        self._change(cut=sorted(names))
 
     def set_splits(self, splits: Mapping[str, Sequence[str]]) -> None:
         """Divide the samples.
@@ -451,7 +478,7 @@ def _aside(path: Path) -> Path:
 
 
 def _move_away(path: Path) -> None:
-    for name in ("samples", "statistics"):
+    for name in ("samples", "statistics", manifest.FILE):
         if (path / name).exists():
             os.replace(path / name, _aside(path))
 

@@ -122,6 +122,11 @@ def close() -> None:
         _worker = None
 
 
+def children() -> list[int]:
+    """Process ids of the children that read for this process."""
+    return [] if _worker is None else [_worker.process.pid]
+
+
 atexit.register(close)
 
 

@@ -154,6 +154,16 @@ RUNS: dict[str, tuple[Run, ...]] = {
             threads="all",
         ),
     ),
+    "preprocess": (
+        Run(
+            "preprocess",
+            "preprocessing with one worker and with two",
+            (),
+            ("--files", "14", "--scale", "0.4", "--rounds", "3"),
+            {"OMP_NUM_THREADS": "1"},
+            threads="all",
+        ),
+    ),
     "tables": (Run("tables", "tables of edges and faces", SOON, ("--side", "8", *FEW)),),
 }
 

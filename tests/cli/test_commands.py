@@ -149,6 +149,51 @@ def test_dry_run_writes_nothing(waves: Path, tmp_path: Path, capsys: pytest.Capt
     assert main(["preprocess", str(waves), "-o", str(tmp_path / "s.zarr"), "--dry-run"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
     assert not (tmp_path / "s.zarr").exists()
+    command = ["preprocess", str(waves), "-o", str(tmp_path / "s.zarr"), "--workers", "2"]
+    assert main([*command, "--dry-run", "--json", "--memory", "2 GB"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert len(plan["samples"]) == plan["totals"]["samples"] == 4
+    for cost in plan["samples"]:
+        assert cost["size"] > 0 and cost["stored"] > 0 and cost["seconds"] > 0
+        assert 5e7 < cost["peak"] <= plan["totals"]["peak"] <= 2e9 and cost["how"] == "measured"
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_preprocess_reports_in_json_and_nothing_else(
+    waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for path in (waves / "train").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "broken.vtu").write_text("<VTKFile")
+    command = ["preprocess", str(tmp_path), "-o", str(tmp_path / "s.zarr"), "--json"]
+    assert main(command) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["done"], report["skipped"], len(report["failed"])) == (3, 0, 1)
+    entries = {entry["sample"]: entry for entry in report["inputs"]}
+    assert [e["status"] for e in entries.values()] == ["failed", "done", "done", "done"]
+    assert "broken.vtu" in entries["broken"]["error"]
+    assert main(command) == 1
+    again = json.loads(capsys.readouterr().out)
+    assert (again["done"], again["skipped"]) == (0, 3)
+    assert again["inputs"][1:] == report["inputs"][1:]  # who failed took another while
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (["--memory", "lots"], "expected a size, as 4GB"),
+        (["--cluster", "tcp://127.0.0.1:9"], "no scheduler answers at tcp://127.0.0.1:9"),
+    ],
+)
+def test_preprocess_refuses_in_one_line(
+    given: list[str], message: str, waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    if given[0] == "--cluster":
+        pytest.importorskip("distributed")
+    assert main(["preprocess", str(waves), "-o", str(tmp_path / "s.zarr"), *given]) in (1, 2)
+    out, err = capsys.readouterr()
+    assert not out and len(err.splitlines()) == 1 and message in err
+    assert not (tmp_path / "s.zarr").exists()
 
 
 def test_evaluate_prints_the_model_beside_its_baselines(

@@ -29,7 +29,7 @@ def flows(tmp_path, write_flow):
 def kept(store):
     """Names, and nothing else lying about."""
     here = {p.name for p in Store(store).path.iterdir()}
-    assert here <= {"zarr.json", "samples", "statistics"}, here
+    assert here <= {"zarr.json", "samples", "statistics", "manifest.json"}, here
     return Store(store).names
 
 
@@ -266,6 +266,29 @@ def test_options_are_applied(tmp_path, flows):
     assert sample.branch.point_fields["u"][0].dtype == torch.float64
 
 
+def test_samples_of_a_folder_share_a_split(tmp_path, write_flow):
+    for case in range(6):
+        for k in range(3):
+            write_flow(tmp_path / "in" / f"case{case}" / f"f{k}.npz", seed=3 * case + k)
+    write_flow(tmp_path / "in" / "alone.npz", seed=99)
+    rules = {"split_by": "folder", "splits": {"test": ["case2"], "train": 0.5, "valid": 0.5}}
+    preprocess([tmp_path / "in"], tmp_path / "s", config=rules)
+    splits = Store(tmp_path / "s").splits
+    assert splits["test"] == [f"case2/f{k}" for k in range(3)]
+    assert sorted(n for members in splits.values() for n in members) == kept(tmp_path / "s")
+    places = {}
+    for split, members in splits.items():
+        for name in members:
+            places.setdefault(name.partition("/")[0], set()).add(split)
+    assert len(places) == 7 and all(len(found) == 1 for found in places.values())
+    # samples are divided one by one where nothing else is said
+    preprocess([tmp_path / "in"], tmp_path / "t", config={"splits": {"train": 0.5, "valid": 0.5}})
+    halves = Store(tmp_path / "t").splits["train"]
+    assert len(halves) == 10 and len({n.partition("/")[0] for n in halves}) > 3
+    with pytest.raises(InputError, match="did you mean 'folder'"):
+        preprocess([tmp_path / "in"], tmp_path / "u", config={"split_by": "foldr"})
+
+
 def test_bad_calls(tmp_path, flows):
     with pytest.raises(InputError, match="workers"):
         preprocess([flows], tmp_path / "s", workers=0)
@@ -284,13 +307,13 @@ def test_a_process_that_dies_costs_its_own_sample_only(tmp_path, flows, monkeypa
     from meshsim.data.convert import convert
 
     # with processes that really die: tests/verify/kill_preprocess.py
-    def pooled(jobs, workers):
+    def pooled(jobs, workers, room):
         for job in jobs:
             if job.source.name == "flow_2":
                 return
             yield job, convert(job)
 
-    monkeypatch.setattr(sys.modules["meshsim.data.preprocessing"], "_pooled", pooled)
+    monkeypatch.setattr(sys.modules["meshsim.data.workers"], "pooled", pooled)
     report = preprocess([flows], tmp_path / "s", workers=2)
     assert report.done == 4 and len(report.failed) == 1
     assert "flow_2.npz: the process that read it died" in report.failed[0][1]

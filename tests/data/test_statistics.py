@@ -225,3 +225,17 @@ def test_a_constant_component_comes_out_as_it_is(dtype):
     assert with_scale.decode("u", torch.ones(1, 3)).tolist() == [[2.0, 2.0, 2.0]]
     nothing = Normaliser({"u": Moments(1)})
     assert nothing.decode("u", torch.ones(1, 1)).tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("chunk", [1, 1000, 65_537])
+def test_a_small_deviation_beside_a_large_mean(dtype, chunk):
+    """1e6 ± 1: sums of squares would lose all digits of the deviation."""
+    draw = np.random.default_rng(5)
+    x = (1e6 + draw.normal(size=(4000 if chunk == 1 else 300_000, 2))).astype(dtype)
+    moments = stream(x, range(chunk, len(x), chunk))
+    wide = x.astype(np.float64)
+    mean = wide.mean(0)
+    std = np.sqrt(np.square(wide - mean).mean(0))
+    np.testing.assert_allclose(moments.mean.numpy(), mean, rtol=1e-10, atol=0)
+    np.testing.assert_allclose(moments.std.numpy(), std, rtol=1e-10, atol=0)

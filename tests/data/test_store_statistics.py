@@ -90,3 +90,20 @@ def test_statistics_need_a_schema_and_samples(tmp_path, flow):
         store.statistics(["a"], schema=Schema([Field("q", "target")]))
     with pytest.raises(InputError, match="stride"):
         store.statistics(["a"], schema=SCHEMA, stride=0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_pass_equals_two_in_float64(tmp_path, flow, dtype):
+    """Values of 1e6 ± 1 in samples of other lengths, as they come while they are stored."""
+    store = Store.create(tmp_path / "s", SCHEMA)
+    samples = [flow(f"s{k}", frames=3 + 5 * k, seed=k, dtype=dtype, shift=1e6) for k in range(6)]
+    for sample in samples:
+        store.append(sample)
+    got = store.statistics(store.names)["velocity"]
+    frames = [np.asarray(s.branch.point_fields["velocity"], np.float64) for s in samples]
+    values = np.concatenate([x.reshape(-1, 2) for x in frames])
+    mean = values.mean(0)
+    std = np.sqrt(np.square(values - mean).mean(0))
+    assert got.count == len(values) and np.all(np.abs(mean - 1e6) < 1) and np.all(std < 2)
+    np.testing.assert_allclose(got.mean, mean, rtol=1e-10, atol=0)
+    np.testing.assert_allclose(got.std, std, rtol=1e-10, atol=0)

@@ -91,17 +91,19 @@ def group_ends(group: int, patience: float = 20.0) -> bool:
 
 
 def workers_of(pid: int) -> list[int]:
-    """Process ids of the spawned workers of a process (Linux)."""
-    out = []
+    """Process ids of the workers of a process (Linux): forked from its server."""
+    parents: dict[int, int] = {}
+    servers: set[int] = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-            spawned = b"spawn_main" in (stat.parent / "cmdline").read_bytes()
+            known = int(stat.parent.name)
+            parents[known] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+            if b"forkserver" in (stat.parent / "cmdline").read_bytes():
+                servers.add(known)
         except OSError:
             continue
-        if parent == pid and spawned:
-            out.append(int(stat.parent.name))
-    return out
+    mine = {server for server in servers if parents.get(server) == pid}
+    return [known for known, parent in parents.items() if parent in mine and known in servers]
 
 
 def main() -> int:
@@ -177,7 +179,7 @@ def main() -> int:
             code = start(work / "in", path, given.workers).wait()
             store = Store(path)
             store.verify()
-            left = {p.name for p in path.iterdir()} - {"zarr.json", "samples"}
+            left = {p.name for p in path.iterdir()} - {"zarr.json", "samples", "manifest.json"}
             if code or left or (store.fingerprint(), store.names) != expected:
                 wrong.append(f"trial {trial}: exit code {code}, left {left}, {store!r}")
             shown = ", ".join(history)
