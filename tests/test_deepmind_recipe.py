@@ -22,3 +22,12 @@ def test_the_recipe_trains_on_a_folder_as_published(tmp_path, monkeypatch):
     series = meshsim.Store("flows.zarr").sample("test_000000").branch
     graph = simulator.graph(series)
     assert graph.node_type.tolist() == series.mesh.point_fields["node_type"].tolist()
+
+
+def test_what_a_trajectory_takes_is_its_share_of_the_file(tmp_path):
+    files.cylinder_flow(tmp_path / "flows", "train", 5, times=6)
+    plan = meshsim.data.estimate([tmp_path / "flows"])
+    on_disk = sum(path.stat().st_size for path in (tmp_path / "flows").glob("*.tfrecord"))
+    about = (tmp_path / "flows" / "meta.json").stat().st_size
+    assert len(plan.samples) == 5
+    assert abs(sum(cost.size - about for cost in plan.samples) - on_disk) < 5

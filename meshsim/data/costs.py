@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from meshsim.data.convert import Job, convert
 from meshsim.data.options import Options
 from meshsim.data.sources import Source, named_by, source_files
 from meshsim.data.workers import processes, quiet_start
+from meshsim.io.entries import count
 
 SECONDS = 5.0  # for all probes together; the last one is finished
 PROBED = 16 << 20  # bytes: nothing larger is read
@@ -138,13 +140,15 @@ class Rates:
             files = source_files(source)
         except (MeshsimError, OSError):
             files = []
-        path = str(source.path)
+        path, on_disk = str(source.path), total(files)
+        if source.entry is not None:
+            on_disk += sizes(source.path, source.entry)[0]
         if source.lacking:
-            return Cost(source.name, path, len(files), total(files), 0, 0.0, 0, "", source.lacking)
+            return Cost(source.name, path, len(files), on_disk, 0, 0.0, 0, "", source.lacking)
         stored, seconds, beyond, how = 0.0, 0.0, 0.0, "measured"
         peak = float(self.base)
         for _, file in source.files:
-            kind, size, held = kind_of(file), *sizes(file)
+            kind, size, held = kind_of(file), *sizes(file, source.entry)
             mine = sorted((p for p in self.probes if p.kind == kind), key=lambda p: p.held)
             if not mine:
                 how = "assumed"
@@ -161,7 +165,7 @@ class Rates:
                 slope = max(2.0, (large.peak - small.peak) / (large.held - small.held))
             beyond += slope * max(0, held - (large.held if held >= large.held else small.held))
         return Cost(
-            source.name, path, len(files), total(files), round(stored), seconds,
+            source.name, path, len(files), on_disk, round(stored), seconds,
             round(peak + beyond), how,
         )  # fmt: skip
 
@@ -186,7 +190,7 @@ def measure(found: Iterable[Source], options: Options, seconds: float = SECONDS)
     for source in found:
         if not source.lacking and len(source.files) == 1:
             path = source.files[0][1]
-            size = sizes(path)[0] if path.exists() else 0
+            size = sizes(path, source.entry)[0] if path.exists() else 0
             if 0 < size <= PROBED:
                 by_kind.setdefault(kind_of(path), []).append((size, source))
     small: list[tuple[int, Source]] = []
@@ -239,7 +243,7 @@ def _probe(
         if time.perf_counter() > until:
             break
         path = source.files[0][1]
-        kind, (size, held) = kind_of(path), sizes(path)
+        kind, (size, held) = kind_of(path), sizes(path, source.entry)
         for again in (False, True):
             staged = folder / f"{n}-{again}" / "sample"
             reset_peak()
@@ -269,11 +273,15 @@ def kind_of(path: Path) -> str:
     return "openfoam" if path.is_dir() else suffix_of(path)
 
 
-def sizes(path: Path) -> tuple[int, int]:
+def sizes(path: Path, entry: int | None = None) -> tuple[int, int]:
     """Bytes of a file or case with what belongs to it, and of those that are held at once.
 
-    A .pvd and a case are read time by time: the largest time counts (of a case, with its mesh).
+    A .pvd and a case are read time by time: the largest time counts (of a case, with its mesh). Of
+    a file that holds many samples, one has an even share.
     """
+    if entry is not None:
+        share = total([path]) // max(_count(path), 1)
+        return share, share
     try:
         files = source_files(Source("", path, (("", path),), ""))
     except (MeshsimError, OSError):
@@ -290,6 +298,14 @@ def sizes(path: Path) -> tuple[int, int]:
     if kind_of(path) == "pvd":
         return size, max((sizes(part)[0] for part in named_by(path)), default=size)
     return size, size
+
+
+@lru_cache
+def _count(path: Path) -> int:
+    try:
+        return count(path)[0]
+    except MeshsimError:
+        return 1
 
 
 def total(files: Iterable[Path]) -> int:
