@@ -1,10 +1,10 @@
-# demo · test · asan · verify · bench · lint: each sets up .venv by itself.
+# demo · test · slow · asan · verify · bench · lint: each sets up .venv by itself.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test asan verify bench lint format clean
+.PHONY: demo test slow asan verify bench lint format clean
 .DEFAULT_GOAL := demo
 
 # torch first and exactly, so that pip never resolves another build of it.
@@ -20,7 +20,11 @@ demo: $(READY)
 	@$(BIN)/meshsim demo -o demo
 
 test: $(READY)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# What is marked slow: compilers, interrupts, several processes, every instruction set; ten minutes.
+slow: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 # The tests of the operators on a library that checks every access and every undefined operation,
 # with each instruction set that the processor has, the widest on two threads too; half an hour.

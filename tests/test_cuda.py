@@ -14,6 +14,8 @@ import pytest
 
 from meshsim import native
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 ALL = os.environ.get("MESHSIM_CUDA_TESTS") == "1"
 SMALL = ["gather", "order", "sampling"]

@@ -15,7 +15,7 @@ from meshsim.simulator import Simulator
 
 from .test_simulator import SCHEMA, channel, normaliser
 
-pytestmark = pytest.mark.usefixtures("unchecked")
+pytestmark = [pytest.mark.usefixtures("unchecked"), pytest.mark.slow]
 # Where neither meshsim nor the compiled operators can be had.
 ALONE = """
 import sys, torch

@@ -166,6 +166,7 @@ def test_unbuilt_loads_what_is_there(tmp_path: Path, monkeypatch):
         assert native._made("a.so", native.build, (), (".h",)) == path and len(made) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_build_once(tmp_path: Path):
     environment, calls = compiler(tmp_path, 'sleep 1; echo built > "$last"')
     both = [finding(tmp_path, environment) for _ in range(2)]
@@ -176,6 +177,7 @@ def test_two_processes_build_once(tmp_path: Path):
     assert "".join(err for _, err in told).count("compiling") == 1
 
 
+@pytest.mark.slow
 def test_a_build_that_is_killed_leaves_nothing_in_the_way(tmp_path: Path):
     environment, calls = compiler(tmp_path, 'echo part > "$last"; sleep 60')
     process = finding(tmp_path, environment)
@@ -190,6 +192,7 @@ def test_a_build_that_is_killed_leaves_nothing_in_the_way(tmp_path: Path):
     assert {p.name for p in Path(out.strip()).parent.iterdir()} == {native.LIBRARY, "lock"}
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_no_part_of_a_library(tmp_path: Path):
     """Of files no more than 4 kB fit."""
     environment, calls = compiler(tmp_path, 'head -c 100000 /dev/zero > "$last"')

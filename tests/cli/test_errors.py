@@ -145,6 +145,7 @@ def test_store_of_another_version(
     fails(capsys, ["info", str(tmp_path / "s.zarr")], "version")
 
 
+@pytest.mark.slow
 def test_interrupted_generation_ends_cleanly_and_carries_on(tmp_path: Path) -> None:
     pytest.importorskip("gmsh")
     options = ["flows=6", "frames=4", "spin_up=0.2", "mesh_size=2.0", "workers=2"]

@@ -15,6 +15,8 @@ import pytest
 import meshsim
 from meshsim.cli import main
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def full_after(size: int) -> Iterator[None]:

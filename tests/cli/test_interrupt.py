@@ -21,6 +21,8 @@ from meshsim.cli import main
 
 from .conftest import wave
 
+pytestmark = pytest.mark.slow
+
 termios = pytest.importorskip("termios")
 
 

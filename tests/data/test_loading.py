@@ -112,6 +112,7 @@ def test_no_mesh_is_read(store, monkeypatch):
     assert opened and not any("cells" in path for path in opened)
 
 
+@pytest.mark.slow
 def test_batches_are_the_same_with_spawned_workers(store):
     def made():
         return NodeWindows(store, "train", 2, 6, blocks=2)

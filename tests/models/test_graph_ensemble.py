@@ -67,6 +67,7 @@ def test_it_comes_back_from_disk_and_says_how_far_its_members_disagree(store, tm
     torch.testing.assert_close(out["pressure"], back.predict(body).point_fields["pressure"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 def test_an_exported_ensemble_gives_its_mean(tmp_path):
     whole = simulator()

@@ -85,6 +85,7 @@ def test_helmholtz_with_the_equation_solved_at_every_step_as_published():
     assert helmholtz_error(grid, moved.points) == pytest.approx(0.00630874419681285, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_squares_of_um2n_gain_as_much_as_published():
     """200 fields, monitor 1 + 5 |∇∇u|² / max: the error falls by 12 to 18 % in the mean."""
     grid = square(20)

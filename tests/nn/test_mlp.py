@@ -88,6 +88,7 @@ def test_on_the_operator_where_it_fits(outputs, norm, activation, dtype, monkeyp
     assert len(calls) <= 1
 
 
+@pytest.mark.slow
 def test_compiled_it_is_the_same():
     """In a process of its own: the checks of types that run under pytest cannot be traced."""
     code = """

@@ -171,6 +171,7 @@ def test_the_same_bits_on_every_run_and_number_of_threads(native):
     assert all(torch.equal(first[0], other[0]) for other in others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
 def test_every_instruction_set_gives_the_same_to_rounding(isa):
     code = """

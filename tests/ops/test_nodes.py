@@ -82,6 +82,7 @@ def test_the_same_bits_on_every_run_and_number_of_threads(bf16):
         assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
 def test_every_instruction_set_gives_the_same_to_rounding(isa):
     code = """

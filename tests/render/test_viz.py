@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import meshsim
 from tests.render.drawing import grid
@@ -30,6 +31,7 @@ def test_every_script_starts():
         assert "usage" in run(VIZ.parent, script.name, "--help")
 
 
+@pytest.mark.slow
 def test_look_and_gallery(tmp_path):
     meshsim.write(grid().with_fields({"p/q": np.arange(45.0)}), tmp_path / "m.vtu")
     (tmp_path / "broken.vtu").write_text("<VTKFile")

@@ -21,6 +21,7 @@ print(keep_freed_memory(), given_back, [faults() for _ in range(3)][-1])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_what_is_freed_is_used_again():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)

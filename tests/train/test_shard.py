@@ -15,6 +15,8 @@ from meshsim.train import Config, checkpoint, loop, train
 from meshsim.train.config import TrainConfig
 from tests.test_surrogate import case, recipe
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 MODEL = {"name": "anchored", "width": 16, "heads": 2, "supernodes": 8}
 STOPPED = 3  # after a checkpoint at 2

@@ -83,6 +83,7 @@ def test_two_processes_give_what_one_gives(folder):
     assert len(logs[0]) == len(logs[1]) == 3  # written once, by the first of them
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused(folder):
     done = run(folder, "odd", "train.batch=3", processes=2)
     assert done.returncode != 0 and "multiple of the 2 processes" in done.stderr
