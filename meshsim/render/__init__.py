@@ -12,24 +12,31 @@ from meshsim.render.compare import compare
 from meshsim.render.curves import curves
 from meshsim.render.field import field
 from meshsim.render.movie import movie
+from meshsim.render.overview import overview
 from meshsim.render.page import page
 from meshsim.render.parity import parity
+from meshsim.render.quality import quality
 from meshsim.render.report import report
 from meshsim.render.scene import to_pyvista
+from meshsim.render.section import clip, section
 from meshsim.render.streamlines import streamlines
 
 __all__ = [
     "available",
     "carry",
     "cells",
+    "clip",
     "compare",
     "curves",
     "field",
     "movie",
+    "overview",
     "page",
     "parity",
     "probe",
+    "quality",
     "report",
+    "section",
     "streamlines",
     "to_pyvista",
 ]
