@@ -106,7 +106,8 @@ def named(mesh: Mesh, show: Sequence[str] = SHOW, only: Sequence[str] = ()) -> N
     elif not boundaries:
         tints = {name: _colour(i) for i, name in enumerate(regions)}
     entries = [(colour, _short(name)) for name, colour in colours.items()]
-    entries += [(colour, _short(f"region {name}")) for name, colour in tints.items()]
+    kind = "region " if boundaries else ""
+    entries += [(colour, _short(kind + name)) for name, colour in tints.items()]
     if len(entries) > MOST:
         entries = [*entries[:MOST], (REST, f"and {len(entries) - MOST} more")]
     return Names(colours, tints, entries)

@@ -189,7 +189,7 @@ def serve(
         from trame.widgets import vtk as views
         from trame.widgets import vuetify3 as widgets
     except ImportError as missing:
-        raise MissingExtra(str(missing.name), "viz") from missing
+        raise MissingExtra(str(missing.name).partition(".")[0], "viz") from missing
     from vtkmodules.vtkCommonCore import vtkLogger
 
     port = _free(port)

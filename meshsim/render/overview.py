@@ -144,7 +144,8 @@ def _sentences(known: dict[str, Any]) -> list[str]:
     for kind in ("boundaries", "regions"):
         if known[kind]:
             names = ", ".join(f"{name} ({n:,})" for name, n in known[kind].items())
-            out.append(f"{len(known[kind])} {kind}: {names}")
+            of = kind if len(known[kind]) != 1 else {"boundaries": "boundary"}.get(kind, "region")
+            out.append(f"{len(known[kind])} {of}: {names}")
     return out + [f"note: {note}" for note in known["notes"]]
 
 

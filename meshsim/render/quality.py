@@ -170,7 +170,7 @@ def drawn(
     if clipped is not None:
         up = up or upright(used_points(mesh))
         shown = clip(shown, *plane(shown, clipped), up=up)
-    side = round(0.3 * width)
+    side = max(round(0.3 * width), 340)  # so that the titles fit
     left = draw_field(shown, name, edges=edges, up=up, width=width - side)
     right = histograms({k: v.numpy() for k, v in found.items()}, side, max(len(left), side))
     return beside(left, right)
@@ -197,7 +197,10 @@ def histograms(found: Mapping[str, Array], width: int, height: int) -> Array:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure((width / 100, height / 100), dpi=100, layout="constrained")
+    figure = Figure((width / 100, height / 100), dpi=100)
+    figure.subplots_adjust(
+        left=62 / width, right=1 - 14 / width, top=1 - 26 / height, bottom=28 / height, hspace=0.62
+    )
     for axis, (name, values) in zip(
         figure.subplots(len(found), 1, squeeze=False)[:, 0], found.items(), strict=True
     ):
@@ -209,9 +212,10 @@ def histograms(found: Mapping[str, Array], width: int, height: int) -> Array:
         axis.set_yscale("log", nonpositive="clip")
         axis.set_ylim(bottom=0.5)
         unit = "°" if name == "non-orthogonality" else ""
-        worst = np.nanmax(values) if len(values) else np.nan
+        best, worst = np.nanmin(values), np.nanmax(values)
+        best = 0.0 if 0 < best < 1e-5 * worst and not growing else best  # rounding errors
         over = int((values > LIMITS[name]).sum()) if name in LIMITS else 0
-        text = f"{name}: {np.nanmin(values):.3g} to {worst:.3g}{unit}"
+        text = f"{name}: {best:.3g} to {worst:.3g}{unit}"
         text += f", {over} over {LIMITS[name]:g}{unit}" if over else ""
         axis.set_title(text, loc="left", fontsize=9)
         axis.tick_params(labelsize=8)

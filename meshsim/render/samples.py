@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from meshsim.check import InputError
 from meshsim.mesh import Mesh
 from meshsim.render import colour
+from meshsim.render.colour import Number
 from meshsim.render.layout import caption, shorten
 from meshsim.render.output import figure_pixels, save_png, save_text, target
 from meshsim.render.page import ROOM, reach, written
@@ -132,7 +133,7 @@ def _compose(
     height = 2 * ((top + rows * (high + line + 8) + 13) // 2)
     figure = Figure((width / 72, height / 72), dpi=72, facecolor="white")
 
-    def text(x: float, y: float, words: str, size: float, bold: bool = False) -> None:
+    def text(x: Number, y: Number, words: str, size: Number, bold: bool = False) -> None:
         figure.text(
             x / width, 1 - y / height, words, size=size, parse_math=False,
             color="#1a1c22", weight="bold" if bold else "normal",
