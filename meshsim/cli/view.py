@@ -240,7 +240,7 @@ def _cut(
     planes = [plane(data, text) for text in slices or []]
     found = section(data, planes)
     axis = planes[0][0]
-    if mesh.cell_dim == 3 and len(planes) == 1:
+    if mesh.cell_dim == 3 and len(planes) == 1 and how.up != axis:
         up = how.up or (up if up != axis else None)
         return found, replace(how, view=axis, up=up)
     return found, replace(how, up=up)
