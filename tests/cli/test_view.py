@@ -54,7 +54,8 @@ def drawn(path: Path) -> float:
 @pytest.mark.parametrize(
     "how",
     [
-        ["--slice", "x=0.1"], ["--slice", "z", "--up", "z"], ["--slice", "x", "--slice", "z=0.1", "--field", "u"],
+        ["--slice", "x=0.1"], ["--slice", "z", "--up", "z"],
+        ["--slice", "x", "--slice", "z=0.1", "--field", "u"],
         ["--clip", "y", "--edges"], ["--boundaries"], ["--boundary", "z low", "--up", "z"],
         ["--quality", "--clip", "x=0.4", "--field", "aspect ratio"],
     ],
