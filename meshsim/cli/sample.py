@@ -40,7 +40,8 @@ def sample(
         str | None, typer.Option("--time", metavar="T", help="One time: a number, first or last.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="PNG", help="Draw the fields over the line.")
+        Path | None,
+        typer.Option("--plot", metavar="PNG", help="Draw the fields over the line, a line a time."),
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
 ) -> None:

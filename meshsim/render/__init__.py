@@ -13,10 +13,13 @@ from meshsim.render.conserve import carry_conserved
 from meshsim.render.curves import curves
 from meshsim.render.field import field
 from meshsim.render.movie import movie
+from meshsim.render.overview import overview
 from meshsim.render.page import page
 from meshsim.render.parity import parity
+from meshsim.render.quality import quality
 from meshsim.render.report import report
 from meshsim.render.scene import to_pyvista
+from meshsim.render.section import clip, section
 from meshsim.render.streamlines import streamlines
 
 __all__ = [
@@ -24,14 +27,18 @@ __all__ = [
     "carry",
     "carry_conserved",
     "cells",
+    "clip",
     "compare",
     "curves",
     "field",
     "movie",
+    "overview",
     "page",
     "parity",
     "probe",
+    "quality",
     "report",
+    "section",
     "streamlines",
     "to_pyvista",
 ]

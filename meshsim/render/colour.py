@@ -155,6 +155,21 @@ def span(fields: Iterable[Array]) -> Span:
     return Span(least, most, least if keep_low else low, most if keep_high else high)
 
 
+def together(spans: Iterable[Span]) -> Span:
+    """One span that holds others.
+
+    >>> together([Span(0, 1, 0, 1), Span(-9, 2, -1, 2)])
+    Span(least=-9, most=2, low=-1, high=2)
+    """
+    every = list(spans)
+    return Span(
+        min(s.least for s in every),
+        max(s.most for s in every),
+        min(s.low for s in every),
+        max(s.high for s in every),
+    )
+
+
 def scale(
     reach: Span,
     *,

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from meshsim.check import InputError
+from meshsim.render.colour import SEQUENTIAL, colour_map
 from meshsim.render.output import save_figure, target
 
 Columns = dict[str, list[float]]
+
+TIMES = 6  # of a series, in one plot over a line
 
 
 def _read(path: Path) -> Columns:
@@ -73,7 +76,9 @@ def curves(log: str | Path, out: str | Path = "training.png", *, width: int = 11
 
 
 def over_line(rows: Mapping[str, Sequence[Any]], out: str | Path, *, width: int = 1000) -> Path:
-    """Draw fields over the distance along a line, one panel a field; of a series its last time.
+    """Draw fields over the distance along a line, one panel a field; a series has several lines.
+
+    Of more than six times evenly chosen ones are drawn, the first and the last among them.
 
     Arguments:
         rows: columns as `meshsim sample --line` writes them: "distance", perhaps "time", places,
@@ -94,18 +99,29 @@ def over_line(rows: Mapping[str, Sequence[Any]], out: str | Path, *, width: int 
     if not names:
         raise InputError("there are no fields to draw")
     times = rows.get("time", [0.0] * len(rows["distance"]))
-    last = [i for i, t in enumerate(times) if t == times[-1]]
+    every = list(dict.fromkeys(times))
+    chosen = every
+    if len(every) > TIMES:
+        step = (len(every) - 1) / (TIMES - 1)
+        chosen = [every[round(i * step)] for i in range(TIMES)]
+    colours = colour_map(SEQUENTIAL)[[round(220 * i / max(len(chosen) - 1, 1)) for i in
+                                      range(len(chosen))]] / 255  # fmt: skip
     figure = Figure((width / 100, 0.6 + 2.0 * len(names)), dpi=100, layout="constrained")
     axes = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
     for axis, name in zip(axes, names, strict=True):
-        values = [math.nan if rows[name][i] == "" else float(rows[name][i]) for i in last]
-        axis.plot([rows["distance"][i] for i in last], values, lw=1.3)
+        for time, ink in zip(chosen, colours, strict=True):
+            at = [i for i, t in enumerate(times) if t == time]
+            values = [math.nan if rows[name][i] == "" else float(rows[name][i]) for i in at]
+            along = [rows["distance"][i] for i in at]
+            axis.plot(along, values, lw=1.3, color=ink, label=f"t = {time:.4g}")
         axis.set_ylabel(name)
         axis.grid(True, color="#e3e5e9")
         axis.set_axisbelow(True)
     axes[-1].set_xlabel("distance")
-    if "time" in rows:
-        axes[0].set_title(f"t = {times[-1]:.4g}", loc="left", size=11)
+    if len(chosen) > 1:
+        axes[0].legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    elif "time" in rows:
+        axes[0].set_title(f"t = {chosen[0]:.4g}", loc="left", size=11)
     return save_figure(figure, path)
 
 

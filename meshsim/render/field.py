@@ -70,11 +70,46 @@ def field(
         WorkError: `out` cannot be written.
     """
     path = target(out, (".png",))
+    image = drawn(
+        obj,
+        name,
+        component=component,
+        cmap=cmap,
+        clim=clim,
+        title=title,
+        unit=unit,
+        time=time,
+        edges=edges,
+        cut=cut,
+        view=view,
+        up=up,
+        width=width,
+    )
+    return save_png(image, path)
+
+
+def drawn(
+    obj: Mesh | Series | Sample,
+    name: str | None = None,
+    *,
+    component: int | str | None = None,
+    cmap: str | None = None,
+    clim: tuple[Number, Number] | None = None,
+    title: str | None = None,
+    unit: str = "",
+    time: Number | None = None,
+    edges: bool = False,
+    cut: str | None = None,
+    view: str = "auto",
+    up: str | None = None,
+    width: int = 1200,
+) -> np.ndarray:
+    """The pixels of what `field` writes, (height, width, 3) uint8."""
     mesh, at = frame(obj, time)
     if name is None and not mesh.point_fields and not mesh.cell_fields:
-        from meshsim.render.cells import cells
+        from meshsim.render.cells import drawn as drawn_cells
 
-        return cells(mesh, path, title=title, cut=cut, view=view, up=up, width=width)
+        return drawn_cells(mesh, title=title, cut=cut, view=view, up=up, width=width)
     shown = quantity(mesh, name, component)
     values = shown.values(mesh)
     scale = colour.scale(colour.span([values]), cmap=cmap, clim=clim, unit=unit)
@@ -89,4 +124,4 @@ def field(
         legend=missing(values, shown.location),
     )
     panel = Panel(mesh, eye, *board.boxes[0][2:], edges=edges, cut=cut)
-    return save_png(board.compose([panel.image(values, shown.location, scale)], stamp), path)
+    return board.compose([panel.image(values, shown.location, scale)], stamp)

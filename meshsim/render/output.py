@@ -67,3 +67,13 @@ def save_figure(figure: Any, path: Path) -> Path:
     with whole(path) as half:
         figure.savefig(half, format="png", facecolor="white")
     return path
+
+
+def figure_pixels(figure: Any) -> Array:
+    """A Matplotlib figure as (height, width, 3) uint8."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -65,18 +65,55 @@ def page(
         WorkError: `out` cannot be written.
     """
     path = target(out, (".html", ".htm"))
+    text = written(
+        obj,
+        name=name,
+        component=component,
+        cmap=cmap,
+        clim=clim,
+        title=title,
+        unit=unit,
+        time=time,
+        cut=cut,
+        view=view,
+        up=up,
+    )
+    return save_text(text, path)
+
+
+def written(
+    obj: Mesh | Series | Sample,
+    *,
+    name: str | None = None,
+    component: int | str | None = None,
+    cmap: str | None = None,
+    clim: tuple[Number, Number] | None = None,
+    title: str | None = None,
+    unit: str = "",
+    time: Number | None = None,
+    cut: str | None = None,
+    view: str = "auto",
+    up: str | None = None,
+    spans: Mapping[str, colour.Span] | None = None,
+    room: int | None = None,
+) -> str:
+    """The text of what `page` writes.
+
+    Arguments:
+        spans: {label of a field: how far its scale reaches}; of others what they reach here.
+        room: numbers in the page, over all its fields and times; None: as many as `page` takes.
+    """
     mesh, at = frame(obj, time)
-    names = [*mesh.point_fields, *mesh.cell_fields] if name is None else [name]
-    shown = [quantity(mesh, n, component if name is not None else None) for n in names[:MOST]]
+    shown = _shown(mesh, name, component)
     eye = look(used_points(mesh), view, up)
     scene, nodes, cells = _scene(mesh, eye, cut)
-    frames, times = _frames(obj, mesh, at, time, len(nodes) * max(len(shown), 1))
+    frames, times = _frames(obj, mesh, at, time, len(nodes) * max(len(shown), 1), room or ROOM)
     scene["times"] = [f"{t:.6g}" for t in times]
     stamp = f", t = {times[-1]:.4g}" if times else ""
     fields = []
     for what in shown:
         scale = colour.scale(
-            colour.span(what.values(m) for m in frames),
+            (spans or {}).get(what.label) or colour.span(what.values(m) for m in frames),
             cmap=cmap,
             clim=clim,
             unit=unit if name is not None else "",
@@ -89,7 +126,23 @@ def page(
     text = text.replace("%MISSING%", ", ".join(f"{c}.0" for c in colour.MISSING))
     # a field's name must not be able to end the script element
     text = text.replace("%SCENE%", json.dumps(scene).replace("<", "\\u003c"))
-    return save_text(text, path)
+    return text
+
+
+def reach(
+    obj: Mesh | Series | Sample, name: str | None, component: int | str | None, room: int
+) -> dict[str, colour.Span]:
+    """How far the fields of a page reach: {label: span}."""
+    mesh, at = frame(obj)
+    shown = _shown(mesh, name, component)
+    size = used_points(mesh).shape[0] * max(len(shown), 1)
+    frames, _ = _frames(obj, mesh, at, None, size, room)
+    return {what.label: colour.span(what.values(m) for m in frames) for what in shown}
+
+
+def _shown(mesh: Mesh, name: str | None, component: int | str | None) -> list[Quantity]:
+    names = [*mesh.point_fields, *mesh.cell_fields] if name is None else [name]
+    return [quantity(mesh, n, component if name is not None else None) for n in names[:MOST]]
 
 
 def _code(values: Array, dtype: Any) -> str:
@@ -144,7 +197,12 @@ def _scene(mesh: Mesh, eye: View, cut: str | None) -> tuple[dict[str, Any], Arra
 
 
 def _frames(
-    obj: Mesh | Series | Sample, mesh: Mesh, at: float | None, time: Number | None, numbers: int
+    obj: Mesh | Series | Sample,
+    mesh: Mesh,
+    at: float | None,
+    time: Number | None,
+    numbers: int,
+    room: int,
 ) -> tuple[Sequence[Mesh], list[float]]:
     """The meshes whose fields the page holds, the last one shown first, and their times."""
     data = branch(obj)
@@ -154,7 +212,7 @@ def _frames(
     if time is not None or not still:
         return [mesh], [at]
     assert isinstance(data, Series)
-    count = max(1, min(len(data), ROOM // numbers))
+    count = max(1, min(len(data), room // numbers))
     chosen = sorted({len(data) - 1 - round(i * len(data) / count) for i in range(count)})
     return _Chosen(data, chosen), [float(data.times[t]) for t in chosen]
 

@@ -107,7 +107,7 @@ def look(points: Array, view: str = "auto", up: str | None = None) -> View:
         extent = np.ptp(points, axis=0)
         order = np.argsort(extent, kind="stable")
         flat = extent[order[0]] < 1e-6 * extent[order[2]]
-        if view == "auto" and flat:
+        if view == "auto" and flat and up != "xyz"[order[0]]:
             view = "xyz"[order[0]]
         if up is None:
             up = upright(points) if view == "auto" else "y" if view == "z" else "z"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import meshsim
-from tests.render.drawing import grid
+from tests.render.drawing import grid, pixels
 
 VIZ = Path(__file__).parents[2] / "viz"
 
@@ -41,3 +41,17 @@ def test_look_and_gallery(tmp_path):
     assert "broken.vtu:" in run(tmp_path, "gallery.py", tmp_path)
     text = (tmp_path / "gallery.html").read_text()
     assert "1 of 2 files could be drawn." in text and "<figcaption>m.vtu</figcaption>" in text
+
+
+def test_inspect_is_a_sheet_and_no_module_in_the_way(tmp_path):
+    mesh = grid().with_fields({"p": np.arange(45.0)})
+    meshsim.write(mesh, tmp_path / "m.vtu")
+    run(tmp_path, "inspect.py", "m.vtu", "-o", "sheet.png")
+    image = pixels(tmp_path / "sheet.png")
+    assert image.shape[1] == 1600 and (image.min(-1) < 250).mean() > 0.1
+    # scripts in this folder get the standard library's module, not the script of that name
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import inspect; print(inspect.signature)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code, VIZ], capture_output=True, text=True, check=True
+    )
+    assert "function signature" in done.stdout
