@@ -14,7 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from meshsim.body import FLAT, oriented
 from meshsim.check import InputError, check_count, check_known
-from meshsim.geometry.cells import Cells
+from meshsim.geometry.cells import Cells, take
 from meshsim.geometry.measure import triangles
 from meshsim.geometry.quality import degenerate
 from meshsim.mesh import Mesh
@@ -142,15 +142,8 @@ def thinned(body: Mesh, most: int) -> tuple[Tensor, Sequence[Cells]]:
     The surface's own where those are no more than `most`; else about `most` triangles, by quadric
     decimation. Faces without area are left out.
     """
+    body = _with_area(body)
     points, nodes = body.points, triangles(body.cells)[0]
-    flat = degenerate(points, [Cells("triangle", nodes)], FLAT)
-    if len(flat):
-        firm = torch.ones(len(nodes), dtype=torch.bool, device=nodes.device)
-        firm[flat] = False
-        nodes = nodes[firm]
-        if not len(nodes):
-            raise InputError("potential flow: the body has no area")
-        body = Mesh(points, {"triangle": nodes})
     corners = points[nodes].double()  # (T, 3, 3)
     a, b, c = (corners - corners.mean((0, 1))).unbind(1)
     outwards = float((a * torch.linalg.cross(b, c)).sum()) >= 0  # six times the volume
@@ -167,3 +160,17 @@ def thinned(body: Mesh, most: int) -> tuple[Tensor, Sequence[Cells]]:
         points = torch.from_numpy(small.points).double()
         nodes = torch.from_numpy(small.faces.reshape(-1, 4)[:, 1:].astype("int64"))
     return points, [Cells("triangle", nodes if outwards else nodes.flip(1))]
+
+
+def _with_area(body: Mesh) -> Mesh:
+    """The surface without faces that have no area."""
+    flat = degenerate(body.points, body.cells, FLAT)
+    if len(flat) == body.n_cells:
+        raise InputError("potential flow: the body has no area")
+    if not len(flat):
+        return body
+    firm = torch.ones(body.n_cells, dtype=torch.bool, device=flat.device)
+    firm[flat] = False
+    parts = firm.split([len(block) for block in body.cells])
+    pairs = zip(body.cells, parts, strict=True)
+    return Mesh(body.points, [take(block, rows.nonzero().squeeze(1)) for block, rows in pairs])

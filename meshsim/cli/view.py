@@ -30,6 +30,7 @@ def view(
     from meshsim import render
     from meshsim.check import InputError, check_known
     from meshsim.cli.arguments import kind, load
+    from meshsim.loading import check_single
     from meshsim.mesh import Mesh
     from meshsim.sample import Sample
     from meshsim.series import Series
@@ -37,6 +38,7 @@ def view(
     what = kind(path)
     if what == "run":
         target = out or path / "training.png"
+        check_single(path)
         if target.suffix.lower() != ".png":
             raise InputError(f"{target}: the curves of a run are drawn as .png")
         print(render.curves(path / "log.csv", target), file=sys.stderr)
