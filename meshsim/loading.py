@@ -45,4 +45,4 @@ def check_single(folder: Path | str) -> None:
     """
     path = Path(folder) / DESCRIPTION
     if path.exists() and read_description(path).get("kind") == "committee":
-        raise InputError(f"{folder}: a committee (name one of its members, as {path.parent / '0'})")
+        raise InputError(f"{folder}: a committee (name one of its members)")

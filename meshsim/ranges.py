@@ -118,7 +118,7 @@ def _unit(ranges: Ranges, sides: list[float]) -> str:
     """Ask whether a body is in a unit in which all its sides would be as those of the training."""
     known = [(s, *ranges[f"box.{a}"]) for a, s in zip(AXES, sides, strict=False)
              if f"box.{a}" in ranges]  # fmt: skip
-    for factor, unit in UNITS.items():
+    for factor, unit in {**UNITS, 1000.0: f"kilometres, or {UNITS[1000.0]}"}.items():
         if all(low / FIT <= s * factor <= high * FIT for s, low, high in known):
             return f"; is it in {unit}? scale it by {factor:g}"
     return ""
