@@ -66,6 +66,15 @@ def check_known(name: str, known: Iterable[str], what: str) -> None:
         raise InputError(f"unknown {what} {name!r}: {nearest(name, names)}")
 
 
+def check_count(n: object, name: str, least: int = 1) -> None:
+    """Raise `InputError` unless `n` is a whole number of at least `least`.
+
+    >>> check_count(3, "points")
+    """
+    if not isinstance(n, int) or isinstance(n, bool) or n < least:
+        raise InputError(f"`{name}`: expected a whole number of {least} or more, got {n!r}")
+
+
 def check_shape(x: Tensor, shape: tuple[int | None, ...], name: str) -> None:
     """Raise `InputError` unless `x` has the shape; None stands for any length.
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from meshsim.body import body_of, oriented
-from meshsim.check import InputError, check_finite, check_known, nearest
+from meshsim.check import InputError, check_count, check_finite, check_known, nearest
 from meshsim.geometry import measure
 from meshsim.geometry.distance import Closest
 from meshsim.mesh import ArrayLike, Mesh, as_tensor
@@ -87,7 +87,7 @@ class Frame:
         return cls(tuple(centred), scaled, tuple(origin), half if half > 0 else 1.0)
 
     def of_body(self, body: Float[Tensor, "N D"]) -> tuple[Tensor, float]:
-        """Origin (D,) and length for a body's points."""
+        """Origin (D,) and length for a body's points, or the ends of its box."""
         low, high = body.amin(0).double(), body.amax(0).double()
         origin = (low + high) / 2
         for k, value in enumerate(self.origin):
@@ -126,6 +126,10 @@ class Wanted:
     curl: Sequence[str] = field(default_factory=tuple)
     no_slip: bool = False
     scales: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_known(self.location, ("point", "cell"), "location")
+        check_count(self.anchors, "anchors")
 
     def scale(self, name: str, known: Mapping[str, ArrayLike]) -> float:
         """What the field's values are divided by, for a sample's parameters.
@@ -243,7 +247,7 @@ def place_features(
     >>> found["distance"].tolist(), found["closest_point"].tolist()
     ([[2.0]], [[0.0, -2.0]])
     """
-    low, high = body.points.amin(0), body.points.amax(0)
+    low, high = body.box
     size = high - low
     found: dict[str, Tensor] = {}
     near: Closest | None = None
@@ -266,6 +270,19 @@ def place_features(
                 found[name] = (1 - ratio).clamp_min(0).square().to(pos)[:, None]
     corners = near.pieces.points[near.nodes] if walls and near is not None else None
     return found, corners
+
+
+def used(mesh: Mesh, location: str) -> Tensor | None:
+    """(n,) int64 the places that are of the mesh: points that a cell uses; None if those are all.
+
+    Of a mesh without cells, all points are.
+    """
+    if location == "cell" or mesh.n_cells == 0:
+        return None
+    on = torch.zeros(mesh.n_points, dtype=torch.bool, device=mesh.points.device)
+    for block in mesh.cells:
+        on[block.nodes.reshape(-1)] = True
+    return None if bool(on.all()) else on.nonzero().squeeze(1)
 
 
 def fills(mesh: Mesh, body: Mesh, names: Sequence[str]) -> bool:

@@ -36,7 +36,7 @@ class Places(NamedTuple):
     @classmethod
     def of(cls, pos: Float[Tensor, "N D"], body: Mesh, measured: bool = True) -> Places:
         """Those of a sample; distances are none unless they are to be measured."""
-        pos, own = pos.detach().double().cpu(), body.points.double().cpu()
+        pos, own = pos.detach().double().cpu(), body.box.double().cpu()
         some = pos[:: len(pos) // SOME + 1] if measured else pos[:0]
         found = body_of(body).distance(some).distance if measured else some[:, 0]
         box, about = (torch.stack([x.amin(0), x.amax(0)]) for x in (own, pos))

@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from meshsim.body import oriented
 from meshsim.check import InputError, check_finite, check_known, check_length, nearest
 from meshsim.data.schema import Field, Schema
 from meshsim.data.statistics import Normaliser
 from meshsim.mesh import ArrayLike, Mesh, as_tensor
 from meshsim.potential import AXES, Potential, at_points
+from meshsim.ranges import values as numbers
 from meshsim.rollout import INTEGRATORS, State
 from meshsim.sample import Sample
 from meshsim.series import Series
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from meshsim.graph import MeshGraph
 
 FLOW = ("potential_cp", "potential_velocity")
+WOUND = ("normal", "curvature")  # turn round with a surface's cells
 
 
 class BoundaryRule:
@@ -130,19 +133,23 @@ def raw_graph(
 ) -> MeshGraph:
     """The graph of a mesh before normalisation, with `feature_<name>` (N, F) for each feature.
 
-    Features are those of `graph.features` and, at points of surfaces, potential_cp and
-    potential_velocity: of the flow `potential` about them.
+    Features are those of `graph.features`, normal and curvature of surfaces outwards however they
+    are wound, and, at points of surfaces, potential_cp and potential_velocity: of the flow
+    `potential` about them.
     """
     from meshsim.graph import cell_graph, from_points, node_graph
     from meshsim.graph.features import cell_features, point_features
 
     pairs = [tuple(pair) for pair in periodic] or None
+    wound = oriented(mesh) if any(name in WOUND for name in features) else mesh
     if location == "cell":
         cells = cell_graph(mesh, periodic=pairs)
         for name in features:
             if name in FLOW:
                 raise InputError(f"feature {name!r}: needs fields at points, these are in cells")
-            setattr(cells, f"feature_{name}", cell_features(mesh, [name]))
+            setattr(
+                cells, f"feature_{name}", cell_features(wound if name in WOUND else mesh, [name])
+            )
         return cells
     if node_types is not None:  # a mesh need not have every boundary of the training meshes
         node_types = {k: v for k, v in node_types.items() if k in mesh.boundaries}
@@ -154,7 +161,8 @@ def raw_graph(
             flow = at_points(mesh, potential)
             values = from_points(graph, flow[:, :1] if name == FLOW[0] else flow[:, 1:])
         else:
-            values = from_points(graph, point_features(mesh, [name]))
+            values = point_features(wound if name in WOUND else mesh, [name])
+            values = from_points(graph, values)
         check_length(values, len(graph.pos), f"feature {name}", "nodes")
         setattr(graph, f"feature_{name}", values)
     return graph
@@ -237,7 +245,8 @@ def opened(
         check_known(name, names, "parameter")
     if isinstance(content, Series) and content.points is not None:
         raise InputError("the points of the series move: no simulator here can follow them")
-    return content, {k: v for k, v in known.items() if k in names} | dict(parameters or {})
+    given = numbers(parameters or {})
+    return content, {k: v for k, v in known.items() if k in names} | given
 
 
 def parameter_rows(
@@ -261,27 +270,4 @@ def parameter_rows(
             )
         check_finite(row, f"parameter {field.name}")
         out[field.name] = row
-    return out
-
-
-def outside(
-    ranges: Mapping[str, tuple[float, float]], parameters: Mapping[str, ArrayLike]
-) -> list[str]:
-    """A sentence for each parameter outside its range.
-
-    >>> outside({"inflow": (1.0, 2.0)}, {"inflow": 3})
-    ['parameter inflow = 3 is outside the range seen in training (1 to 2)']
-    """
-    out = []
-    for name, (low, high) in ranges.items():
-        if name not in parameters:
-            continue
-        value = as_tensor(parameters[name]).double()
-        slack = 1e-6 * max(abs(low), abs(high))
-        if value.numel() and (value.min() < low - slack or value.max() > high + slack):
-            got = ", ".join(f"{v:g}" for v in value.reshape(-1).tolist())
-            out.append(
-                f"parameter {name} = {got} is outside the range seen in training"
-                f" ({low:g} to {high:g})"
-            )
     return out

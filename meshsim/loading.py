@@ -26,4 +26,23 @@ def load(folder: Path | str) -> Simulator | Surrogate | Committee:
     single = [member for member in members if not isinstance(member, Committee)]
     if len(single) < len(members):
         raise InputError(f"{folder}: a committee among the members of a committee")
-    return Committee(single)
+    try:
+        made = Committee(single)
+    except InputError as error:
+        raise InputError(f"{folder / DESCRIPTION}: {error}") from error
+    if document.get("fields") != made.fields:
+        raise InputError(
+            f"{folder / DESCRIPTION}: fields: expected {made.fields} (what its members predict),"
+            f" got {document.get('fields')!r}"
+        )
+    return made
+
+
+def check_single(folder: Path | str) -> None:
+    """Raise `InputError` where a run's folder holds a committee, which has no training of its own.
+
+    Anything else wrong with it is for whoever reads it to say.
+    """
+    path = Path(folder) / DESCRIPTION
+    if path.exists() and read_description(path).get("kind") == "committee":
+        raise InputError(f"{folder}: a committee (name one of its members)")

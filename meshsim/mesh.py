@@ -248,6 +248,21 @@ class Mesh:
         return self._once("measures", lambda: measure.cell_measures(self.points, self.cells))
 
     @property
+    def box(self) -> Tensor:
+        """(2, D) lowest and highest coordinates of the points of cells; without cells, of all.
+
+        >>> Mesh([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0], [9.0, 9.0]], {"triangle": [[0, 1, 2]]}).box
+        tensor([[0., 0.],
+                [2., 1.]], dtype=torch.float64)
+        """
+        return self._once("box", self._box)
+
+    def _box(self) -> Tensor:
+        nodes = [block.nodes.reshape(-1) for block in self.cells if len(block)]
+        x = self.points[torch.cat(nodes)] if nodes else self.points
+        return torch.stack([x.amin(0), x.amax(0)])
+
+    @property
     def cell_centres(self) -> Tensor:
         """(C, D) centroid of each cell."""
         return self._once("centres", lambda: measure.cell_centres(self.points, self.cells))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,17 +12,18 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from meshsim.body import oriented
-from meshsim.check import InputError, check_known
-from meshsim.geometry.cells import Cells
+from meshsim.body import FLAT, oriented
+from meshsim.check import InputError, check_count, check_known
+from meshsim.geometry.cells import Cells, take
 from meshsim.geometry.measure import triangles
+from meshsim.geometry.quality import degenerate
 from meshsim.mesh import Mesh
 from meshsim.ops.neighbors import knn
 from meshsim.physics.source_panels import Flow, solve
 
 AXES = ("x", "y", "z")
 NEAR = 4  # panels that a place takes its values from
-# Flows by the points of the body, dropped with them.
+# (nodes of the cells, {which: flow}) by the points of the body, dropped with them.
 _flows = WeakTensorKeyDictionary()
 
 
@@ -41,14 +43,23 @@ class Potential:
     panels: int = 3000
 
     def __post_init__(self) -> None:
-        if len(self.direction) != 3 or not any(self.direction):
-            raise InputError(f"potential.direction: expected three numbers, got {self.direction}")
-        if self.ground and len(self.ground) != 2:
-            raise InputError(f"potential.ground: expected an axis and a height, got {self.ground}")
+        given = self.direction
+        if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 3:
+            raise InputError(f"potential.direction: expected three numbers, got {given}")
+        if not all(map(_finite, given)) or not any(given):
+            raise InputError(f"potential.direction: expected finite numbers, not all 0: {given}")
         if self.ground:
+            pair = isinstance(self.ground, Sequence) and not isinstance(self.ground, str)
+            if not pair or len(self.ground) != 2 or not _finite(self.ground[1]):
+                raise InputError(
+                    f"potential.ground: expected an axis and a height, got {self.ground}"
+                )
             check_known(self.ground[0], AXES, "axis of potential.ground:")
-        if self.panels < 10:
-            raise InputError(f"potential.panels: expected 10 or more, got {self.panels}")
+        check_count(self.panels, "potential.panels", 10)
+
+
+def _finite(x: object) -> bool:
+    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
 
 
 def on_surface(
@@ -90,8 +101,11 @@ def at_points(body: Mesh, which: Potential) -> Float[Tensor, "N 4"]:
 
 def flow_about(body: Mesh, which: Potential) -> Flow:
     """The flow, its panels wound outwards; kept with the body's points."""
-    key = repr(which)
-    kept = _flows.setdefault(body.points, {})
+    nodes = [block.nodes for block in body.cells]
+    held = _flows.get(body.points)
+    if held is None or [id(n) for n in held[0]] != [id(n) for n in nodes]:
+        held = _flows[body.points] = (nodes, {})
+    kept, key = held[1], repr(which)
     if key not in kept:
         if body.dim != 3 or body.cell_dim != 2:
             raise InputError("potential flow: needs a surface, 2-D cells in 3-D")
@@ -107,8 +121,7 @@ def flow_about(body: Mesh, which: Potential) -> Flow:
 
 def _beside(points: Tensor, body: Mesh, axis: int, height: float) -> Tensor:
     """Points of a thinned surface kept on the body's side of the ground."""
-    used = body.points[torch.cat([block.nodes.flatten() for block in body.cells]), axis]
-    low, high = float(used.min()), float(used.max())
+    low, high = body.box[:, axis].tolist()
     slack = 1e-6 * (high - low)
     name = AXES[axis]
     if low < height - slack and high > height + slack:
@@ -127,8 +140,9 @@ def thinned(body: Mesh, most: int) -> tuple[Tensor, Sequence[Cells]]:
     """Points and cells of a surface wound outwards.
 
     The surface's own where those are no more than `most`; else about `most` triangles, by quadric
-    decimation.
+    decimation. Faces without area are left out.
     """
+    body = _with_area(body)
     points, nodes = body.points, triangles(body.cells)[0]
     corners = points[nodes].double()  # (T, 3, 3)
     a, b, c = (corners - corners.mean((0, 1))).unbind(1)
@@ -139,8 +153,24 @@ def thinned(body: Mesh, most: int) -> tuple[Tensor, Sequence[Cells]]:
         import pyvista
 
         faces = torch.nn.functional.pad(nodes, (1, 0), value=3).cpu().numpy()
-        surface = pyvista.PolyData(points.cpu().double().numpy(), faces.ravel()).clean()
-        small = surface.decimate(1 - most / surface.n_cells)
+        surface = pyvista.PolyData(points.cpu().double().numpy(), faces.ravel())
+        small = surface.clean(polys_to_lines=False)  # a face that points near make flat goes
+        if small.n_cells > most:
+            small = small.decimate(1 - most / small.n_cells)
         points = torch.from_numpy(small.points).double()
         nodes = torch.from_numpy(small.faces.reshape(-1, 4)[:, 1:].astype("int64"))
     return points, [Cells("triangle", nodes if outwards else nodes.flip(1))]
+
+
+def _with_area(body: Mesh) -> Mesh:
+    """The surface without faces that have no area."""
+    flat = degenerate(body.points, body.cells, FLAT)
+    if len(flat) == body.n_cells:
+        raise InputError("potential flow: the body has no area")
+    if not len(flat):
+        return body
+    firm = torch.ones(body.n_cells, dtype=torch.bool, device=flat.device)
+    firm[flat] = False
+    parts = firm.split([len(block) for block in body.cells])
+    pairs = zip(body.cells, parts, strict=True)
+    return Mesh(body.points, [take(block, rows.nonzero().squeeze(1)) for block, rows in pairs])

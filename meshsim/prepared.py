@@ -23,6 +23,7 @@ class Prepared(NamedTuple):
         targets: {branch: {field: (N, c)}} normalised, where they are known.
         filled: {branch: as in `branches`} places that only stand for a branch that is not there.
         scales: {"branch:field": what its decoded values are multiplied by}, where that is not 1.
+        rows: {branch: the places that anchors are drawn from}, where those are not all.
     """
 
     geometry: tuple[Tensor, Tensor]
@@ -31,6 +32,12 @@ class Prepared(NamedTuple):
     targets: Mapping[str, Fields]
     filled: Mapping[str, tuple[Tensor, Tensor]] = {}
     scales: Mapping[str, float] = {}
+    rows: Mapping[str, Tensor] = {}
+
+
+def drawn(cloud: tuple[Tensor, Tensor], rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The places of a cloud that anchors are drawn from."""
+    return cloud if rows is None else (cloud[0][rows], cloud[1][rows])
 
 
 def picked(cloud: tuple[Tensor, Tensor], count: int, generator: torch.Generator) -> Points:

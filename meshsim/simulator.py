@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from meshsim import native
-from meshsim.check import InputError, WorkError
+from meshsim.check import InputError
 from meshsim.data.schema import Field, Schema
 from meshsim.data.statistics import Normaliser
 from meshsim.inputs import (
@@ -25,16 +25,16 @@ from meshsim.inputs import (
     mesh_fields,
     node_values,
     opened,
-    outside,
     parameter_rows,
     raw_graph,
 )
 from meshsim.mesh import ArrayLike, Mesh
 from meshsim.potential import Potential
+from meshsim.ranges import body_outside, outside, without_count
 from meshsim.rollout import INTEGRATORS, State, rollout
 from meshsim.sample import Sample
 from meshsim.series import Series
-from meshsim.simulator_steps import begin, stepper
+from meshsim.simulator_steps import begin, bundled, mean_and_spread, stepper
 from meshsim.symmetry import averaged
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class Simulator(nn.Module):
         periodic: pairs of boundaries to join.
         potential: the flow of the features "potential_…".
         symmetry: axes over whose mirror image every prediction is averaged.
-        ranges: {parameter: (lowest, highest)} seen in training.
+        ranges: {parameter: (lowest, highest)} seen in training; "box.x", … and "low.x", … of
+            bodies, see `meshsim.ranges`.
         branch: the branch of a sample that it works on; "" for the only one.
         configuration: the recipe it was trained with, for the record.
 
@@ -196,9 +197,15 @@ class Simulator(nn.Module):
         parts = [self.normaliser.encode(name, row.to(self.device)) for name, row in rows.items()]
         return torch.cat([torch.zeros(1, 0, dtype=self.dtype, device=self.device), *parts], 1)
 
-    def outside(self, parameters: Mapping[str, ArrayLike]) -> list[str]:
-        """A sentence for each parameter outside the range seen in training."""
-        return outside(self.ranges, parameters)
+    def outside(self, parameters: Mapping[str, ArrayLike], mesh: Mesh | None = None) -> list[str]:
+        """A sentence for each parameter, and side of the body, outside the range of the training.
+
+        Parameters that are not given are those of the mesh.
+        """
+        if mesh is None:
+            return outside(self.ranges, parameters)
+        found = outside(self.ranges, {**mesh.global_fields, **parameters})
+        return found + body_outside(self.ranges, mesh)
 
     def state(self, graph: MeshGraph, mesh: Mesh) -> State:
         """{field: (N, c)}: the states of a mesh at the nodes of its graph.
@@ -334,20 +341,12 @@ class Simulator(nn.Module):
             now = targets[0]
         else:
             rates, now = self.evaluate(graph, state)
-            ahead = {name: self._frames(rates[name], u, span) for name, u in state.items()}
+            ahead = {name: bundled(self, rates[name], u, span) for name, u in state.items()}
         if given is not None:
             for i, field in enumerate(self.schema.states):
                 free = graph.free[:, i : i + 1] > 0  # (N, 1)
                 ahead[field.name] = torch.where(free, ahead[field.name], given[field.name])
         return ahead, now
-
-    def _frames(self, rates: Tensor, u: Tensor, dt: float) -> Tensor:
-        """(M, N, c) states of a bundle, of its rates (N, M c) and the state (N, c) before it."""
-        r = rates.reshape(u.shape[0], self.bundle, -1).transpose(0, 1)  # (M, N, c)
-        if self.integrator == "direct":
-            return r
-        lags = torch.arange(1, self.bundle + 1, dtype=u.dtype, device=u.device) * dt
-        return u + lags[:, None, None] * r
 
     # --- what a user calls ---
 
@@ -367,7 +366,9 @@ class Simulator(nn.Module):
             spread: add "<field>_spread", the deviation over the members of an ensemble.
 
         Returns:
-            The same mesh, points and cells in their order, with the new fields.
+            The same mesh, points and cells in their order, with the new fields. Where parameters
+            or body lie outside the training a warning says so, and the global field
+            "extrapolation" counts how many.
 
         Raises:
             InputError: something is missing or does not fit.
@@ -377,27 +378,21 @@ class Simulator(nn.Module):
         if spread and len(members) < 2:
             raise InputError("`spread`: needs an ensemble (model.members), this is one network")
         content, known = opened(data, parameters, self.schema, self.branch)
-        self._warn(known)
         mesh = content.frame(0) if isinstance(content, Series) else content
+        count = self._warn(known, mesh)
         graph = self._ready(mesh, known)
         state = self.state(graph, mesh)
         answers = [
             m.evaluate(graph, state)[1] if m.schema.targets else m.step(graph, state)
             for m in members
         ]
-        found: State = {}
-        spreads: dict[str, Tensor] = {}
-        for name in answers[0]:
-            values = torch.stack([answer[name] for answer in answers])
-            if not torch.isfinite(values).all():
-                raise WorkError(f"the prediction of {name!r} is not finite")
-            found[name] = values.mean(0)
-            spreads[name] = values.std(0, correction=0)
+        found, spreads = mean_and_spread(answers)
         fields = mesh_fields(self.schema, graph, found)
         if spread:
             known_spreads = mesh_fields(self.schema, graph, spreads)
             fields |= {f"{name}_spread": y for name, y in known_spreads.items()}
-        return mesh.with_fields(**{self.location: fields})
+        mesh = mesh.with_fields(**{self.location: fields})
+        return mesh.replace(global_fields=without_count(mesh.global_fields, count))
 
     @torch.no_grad()
     def rollout(
@@ -432,8 +427,8 @@ class Simulator(nn.Module):
         if not self.schema.states or self.dt is None:
             raise InputError("this simulator has no state that advances in time: use predict")
         content, known = opened(data, parameters, self.schema, self.branch)
-        self._warn(known)
         mesh, first_time, steps = begin(self, content, start, steps)
+        self._warn(known, mesh)
         graph = self.with_edges(self._ready(mesh, known))
         times = [first_time + i * self.dt for i in range(steps + 1)]
         names = [f.name for f in (*self.schema.states, *self.schema.targets)]
@@ -451,9 +446,11 @@ class Simulator(nn.Module):
             return Series(mesh, times, frames)
         return Series(mesh, times, cell_fields=frames)
 
-    def _warn(self, parameters: Mapping[str, ArrayLike]) -> None:
-        for sentence in self.outside(parameters):
+    def _warn(self, parameters: Mapping[str, ArrayLike], mesh: Mesh) -> int:
+        sentences = self.outside(parameters, mesh)
+        for sentence in sentences:
             warnings.warn(sentence, stacklevel=4)  # no_grad's wrapper stands in between
+        return len(sentences)
 
     def save(self, folder: Path | str) -> None:
         """Write `model.safetensors` and `simulator.json` into a folder; see `load`."""

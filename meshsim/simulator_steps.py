@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from meshsim.check import InputError
+from meshsim.check import InputError, WorkError
 from meshsim.mesh import Mesh
 from meshsim.rollout import State
 from meshsim.series import Series
@@ -30,6 +31,31 @@ def begin(
     if steps is None:
         steps = int((float(content.times[-1]) - first) / float(simulator.dt or 0.0) + 1e-6)
     return mesh, first, steps
+
+
+def bundled(simulator: Simulator, rates: Tensor, u: Tensor, dt: float) -> Tensor:
+    """(M, N, c) states of a bundle, of its rates (N, M c) and the state (N, c) before it."""
+    r = rates.reshape(u.shape[0], simulator.bundle, -1).transpose(0, 1)  # (M, N, c)
+    if simulator.integrator == "direct":
+        return r
+    lags = torch.arange(1, simulator.bundle + 1, dtype=u.dtype, device=u.device) * dt
+    return u + lags[:, None, None] * r
+
+
+def mean_and_spread(answers: Sequence[State]) -> tuple[State, State]:
+    """The mean of several answers, and their deviation from it.
+
+    Raises:
+        WorkError: one of them is not finite.
+    """
+    found, spreads = {}, {}
+    for name in answers[0]:
+        values = torch.stack([answer[name] for answer in answers])
+        if not torch.isfinite(values).all():
+            raise WorkError(f"the prediction of {name!r} is not finite")
+        found[name] = values.mean(0)
+        spreads[name] = values.std(0, correction=0)
+    return found, spreads
 
 
 def stepper(

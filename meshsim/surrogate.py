@@ -13,16 +13,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from meshsim.body import body_of
-from meshsim.check import InputError, WorkError, check_finite, check_known
-from meshsim.clouds import AXES, Cloud, Frame, Wanted, cloud, place_features
+from meshsim.check import InputError, WorkError, check_count, check_finite, check_known
+from meshsim.clouds import AXES, Cloud, Frame, Wanted, cloud, place_features, used
 from meshsim.data.statistics import Normaliser
 from meshsim.domain import Domain
-from meshsim.inputs import outside
 from meshsim.mesh import ArrayLike, Mesh, as_tensor
 from meshsim.models.ensemble import Ensemble
 from meshsim.models.field import FieldModel, Fields, Points
 from meshsim.potential import Potential
-from meshsim.prepared import Prepared, image, mirrors, picked
+from meshsim.prepared import Prepared, drawn, image, mirrors, picked
+from meshsim.ranges import body_outside, outside, without_count
+from meshsim.ranges import values as numbers
 from meshsim.sample import Sample
 from meshsim.series import Series
 
@@ -50,7 +51,7 @@ class Surrogate(nn.Module):
         domains: {branch: where its places were}, of those that fill the space about the body; with
             it they need no mesh to be present in a prediction on the other branches.
         ranges: {parameter: (lowest, highest)} seen in training; "box.x", … for the sides of the
-            bodies' bounding boxes.
+            bodies' bounding boxes, "low.x", … for where they begin; see `meshsim.ranges`.
         configuration: the recipe it was trained with, for the record.
 
     Raises:
@@ -76,6 +77,7 @@ class Surrogate(nn.Module):
         configuration: Mapping[str, Any] | None = None,
     ):
         super().__init__()
+        check_count(points, "points")
         self.model, self.normaliser, self.frame = model, normaliser, frame
         self.branches, self.geometry, self.points = dict(branches), geometry, points
         self.features, self.parameters_of = tuple(features), dict(parameters or {})
@@ -157,14 +159,13 @@ class Surrogate(nn.Module):
         Raises:
             InputError: a branch, feature or parameter is missing or does not fit.
         """
-        known: dict[str, ArrayLike] = dict(data.parameters) if isinstance(data, Sample) else {}
         for name in parameters or {}:
             check_known(name, self.asked, "parameter")
         body, meshes = self.meshes(data)
-        known = {**body.global_fields, **known, **(parameters or {})}
+        known = self._known(data, parameters)
         if body.dim != self.dim:
             raise InputError(f"expected a body in {self.dim}-D as in training, got {body.dim}-D")
-        origin, length = self.frame.of_body(body.points)
+        origin, length = self.frame.of_body(body.box)
         unit = length if self.frame.scaled else 1.0
 
         def scaled(made: Cloud, where: str) -> tuple[Tensor, Tensor]:
@@ -181,6 +182,9 @@ class Surrogate(nn.Module):
 
         made = cloud(body, "point", self.features, body, self.potential, unit=unit)
         geometry, branches, filled = scaled(made, "geometry"), {}, {}
+        on = used(body, "point")
+        geometry = geometry if on is None else (geometry[0][on], geometry[1][on])
+        drawn_from: dict[str, Tensor] = {}
         scales: dict[str, float] = {}
         for name, mesh in meshes.items():
             want = self.branches[name]
@@ -189,6 +193,8 @@ class Surrogate(nn.Module):
                 unit=unit, walls=want.no_slip,
             )  # fmt: skip
             branches[name] = scaled(made, name)
+            on = used(mesh, want.location)
+            drawn_from |= {} if on is None else {name: on}
             scales |= {f"{name}:{key}": want.scale(key, known) for key in want.scales}
         for name in self.fillable(data) if fill else ():
             want = self.branches[name]
@@ -198,7 +204,14 @@ class Surrogate(nn.Module):
                     places, want.features, body, unit=unit, walls=want.no_slip
                 )
                 filled[name] = scaled(Cloud(places, found, walls), name)
-        return Prepared(geometry, branches, self._row(known), {}, filled, scales)
+        return Prepared(geometry, branches, self._row(known), {}, filled, scales, drawn_from)
+
+    def _known(
+        self, data: Mesh | Sample, parameters: Mapping[str, ArrayLike] | None
+    ) -> dict[str, Tensor]:
+        """All parameters: of the body's mesh, over them the sample's, over them those given."""
+        own = data.parameters if isinstance(data, Sample) else {}
+        return {**self.meshes(data)[0].global_fields, **own, **numbers(parameters or {})}
 
     def fillable(self, data: Mesh | Sample) -> list[str]:
         """Branches that are not there and whose places can be drawn about the body."""
@@ -225,12 +238,8 @@ class Surrogate(nn.Module):
         self, data: Mesh | Sample, parameters: Mapping[str, ArrayLike] | None = None
     ) -> list[str]:
         """A sentence for each parameter, and each side of the body, outside the training range."""
-        known = dict(data.parameters) if isinstance(data, Sample) else {}
-        body = self.meshes(data)[0]
-        sides = (body.points.amax(0) - body.points.amin(0)).tolist()
-        box = {f"box.{axis}": side for axis, side in zip(AXES, sides, strict=False)}
-        found = outside(self.ranges, {**known, **(parameters or {}), **box})
-        return [_with_scale(sentence, self.ranges, box) for sentence in found]
+        found = outside(self.ranges, self._known(data, parameters))
+        return found + body_outside(self.ranges, self.meshes(data)[0])
 
     # --- what a user calls ---
 
@@ -300,8 +309,8 @@ class Surrogate(nn.Module):
                 if spread:
                     fields[f"{key}_spread"] = _columns(square)
             known = mesh.with_fields(**{self.branches[name].location: fields})
-            count = {"extrapolation": float(len(sentences))} if sentences else {}
-            out[name] = known.replace(global_fields={**mesh.global_fields, **count})
+            held = without_count(mesh.global_fields, len(sentences))
+            out[name] = known.replace(global_fields=held)
         if isinstance(data, Mesh):
             return out[self.geometry]
         if len(data.branches) == 1 and len(out) == 1:
@@ -359,7 +368,8 @@ class Surrogate(nn.Module):
         there = {**prepared.branches, **prepared.filled}
         for name, want in self.branches.items():
             if name in there:
-                anchors[name] = picked(there[name], want.anchors, draw)
+                places = drawn(there[name], prepared.rows.get(name))
+                anchors[name] = picked(places, want.anchors, draw)
         return self.model.encode(geometry, prepared.parameters[None], anchors)
 
     # --- symmetry ---
@@ -424,19 +434,3 @@ def _steady(content: Mesh | Series) -> Mesh:
 
 def _columns(y: Float[Tensor, "N c"]) -> Tensor:
     return y[:, 0].contiguous() if y.shape[1] == 1 else y
-
-
-def _with_scale(
-    sentence: str, ranges: Mapping[str, tuple[float, float]], box: Mapping[str, float]
-) -> str:
-    """Say of a body out of range by a power of ten that its unit may be another."""
-    for name, side in box.items():
-        if f"parameter {name} =" not in sentence:
-            continue
-        low, high = ranges[name]
-        sentence = sentence.replace(f"parameter {name}", f"the body's side along {name[-1]}")
-        for factor, unit in ((1e3, "millimetres"), (100.0, "centimetres"), (39.37, "inches")):
-            if low <= side / factor * 1.25 and side / factor <= 1.25 * high:
-                sentence += f"; is it in {unit}? scale it by {1 / factor:g}"
-                break
-    return sentence

@@ -94,7 +94,18 @@ def load(cls: type[Surrogate], folder: Path) -> Surrogate:
     return surrogate.eval()
 
 
+_KEYS = (
+    *("architecture", "statistics", "frame", "branches", "geometry", "points", "features"),
+    *("parameters", "potential", "symmetry", "absent", "ranges", "configuration", "weights"),
+)
+
+
 def _model(document: dict[str, Any], device: str) -> nn.Module:
+    for key in _KEYS:
+        if key not in document:
+            raise InputError(f"the key {key!r} is missing")
+    if "sha256" not in document["weights"]:
+        raise InputError("the key 'weights.sha256' is missing")
     architecture = document["architecture"]
     name, dtype, models = architecture["name"], architecture["dtype"], field_models()
     if name not in models or dtype not in DTYPES:

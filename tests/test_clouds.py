@@ -9,7 +9,7 @@ from meshsim.body import oriented
 from meshsim.check import InputError
 from meshsim.clouds import Frame, check_rows, cloud, place_features, place_of, target
 from meshsim.mesh import Mesh
-from meshsim.potential import Potential, on_surface, thinned
+from meshsim.potential import Potential, flow_about, on_surface, thinned
 
 
 def sphere(n=12, radius=1.0, shift=(0.0, 0.0, 0.0), inwards=False):
@@ -312,3 +312,81 @@ def test_values_that_are_not_finite_are_counted_by_places():
     with pytest.raises(InputError, match=r"x is not finite .* at 2 of 5 points, the first 1"):
         check_rows(values, "x", "point")
     check_rows(torch.zeros(0, 2), "x", "point")
+
+
+def with_flat_faces(body, count=7):
+    """The body with faces of no area: an edge there and back, and three points on a line."""
+    cells = {b.type: b.nodes for b in body.cells}
+    some = cells["triangle"][:count]
+    middle = body.points[some[:, :2]].mean(1)
+    flat = torch.stack([some[:, 0], some[:, 1], some[:, 1]], 1)
+    line = torch.stack([some[:, 0], body.n_points + torch.arange(count), some[:, 1]], 1)
+    cells["triangle"] = torch.cat([cells["triangle"], flat, line])
+    return Mesh(torch.cat([body.points, middle]), cells)
+
+
+@pytest.mark.parametrize("panels", [100_000, 1000])
+def test_faces_without_area_change_no_potential_flow(panels):
+    body = sphere(16 if panels > 1000 else 30)
+    which = Potential([1.0, 0.0, 0.0], panels=panels)
+    odd = with_flat_faces(body)
+    a, b = (on_surface(m, which, body.points, body.points) for m in (body, odd))
+    torch.testing.assert_close(a, b, rtol=0.0, atol=1e-6)
+
+
+def test_faces_that_meeting_points_make_flat_are_left_out():
+    body = sphere(30)
+    nodes = thinned(body, 10**6)[1]
+    assert sum(len(b) for b in nodes) == body.n_cells
+    x = body.points.clone()
+    quads = next(b.nodes for b in body.cells if b.type == "quad")
+    x[quads[100:110, 0]] = x[quads[100:110, 1]]
+    found = on_surface(Mesh(x, body.cells), Potential([1.0, 0.0, 0.0], panels=1000), x, x)
+    assert torch.isfinite(found).all()
+
+
+def test_a_body_that_few_faces_of_area_are_left_of_is_not_thinned():
+    for body in (sphere(8), sphere(8, inwards=True)):
+        count = sum(len(b) * (b.nodes.shape[1] - 2) for b in body.cells)
+        points, cells = thinned(with_flat_faces(body), count)
+        assert torch.equal(points[: body.n_points], body.points)
+        assert all(int(b.nodes.max()) < body.n_points for b in cells)
+
+
+def test_the_flow_is_of_the_cells_not_of_the_points_alone():
+    which, body = Potential([1.0, 0.0, 0.0]), sphere(8)
+    whole = flow_about(body, which)
+    assert flow_about(body.with_fields({"p": body.points[:, 0]}), which) is whole
+    half = Mesh(body.points, {"quad": next(b.nodes for b in body.cells if b.type == "quad")[:40]})
+    assert len(flow_about(half, which).panels.area) == 40
+    assert len(flow_about(body, which).panels.area) == body.n_cells
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"direction": ["a", 0.0, 1.0]},
+        {"direction": [math.nan, 0.0, 1.0]},
+        {"direction": "xyz"},
+        {"direction": 3.0},
+        {"direction": [1.0, 0.0, 0.0], "ground": ["y", "a"]},
+        {"direction": [1.0, 0.0, 0.0], "ground": ["y", math.inf]},
+        {"direction": [1.0, 0.0, 0.0], "ground": 2.0},
+        {"direction": [1.0, 0.0, 0.0], "panels": 30.5},
+        {"direction": [1.0, 0.0, 0.0], "panels": "many"},
+    ],
+)
+def test_a_flow_is_of_finite_numbers(wrong):
+    with pytest.raises(InputError, match=r"potential\."):
+        unchecked = object.__new__(Potential)  # as without the types that tests assert
+        unchecked.__dict__.update({"ground": (), "panels": 3000, **wrong})
+        unchecked.__post_init__()
+
+
+def test_places_are_within_the_box_of_the_points_that_cells_use():
+    body = sphere(8)
+    loose = Mesh(torch.cat([body.points, torch.tensor([[50.0, 0.0, 0.0]]).double()]), body.cells)
+    assert torch.equal(loose.box, body.box)
+    a, b = (cloud(m, "point", ["box_position", "box_size"], m).features for m in (body, loose))
+    for name in a:
+        assert torch.equal(a[name], b[name][:-1])

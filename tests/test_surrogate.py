@@ -364,3 +364,33 @@ def test_a_wrong_recipe_is_named_before_training(trained, tmp_path, change, said
     config["surrogate"] |= change
     with pytest.raises(InputError, match=said):
         train(Config.from_dict(config), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda d: d.pop("weights"), "the key 'weights' is missing"),
+        (lambda d: d["weights"].pop("sha256"), "the key 'weights.sha256' is missing"),
+        (lambda d: d.pop("branches"), "the key 'branches' is missing"),
+        (lambda d: d.update(points="x"), "points"),
+        (lambda d: d.update(points=-5), "`points`: expected a whole number of 1 or more, got -5"),
+        (lambda d: d.update(points=2.5), "points"),
+        (lambda d: d["branches"]["surface"].update(anchors=0), "`anchors`: expected a whole"),
+        (lambda d: d["branches"]["surface"].update(location="face"), "location"),
+        (lambda d: d.update(potential={"direction": ["a", 0, 1]}), "direction"),
+        (
+            lambda d: d.update(potential={"direction": [1.0, 0.0, 0.0], "panels": 1}),
+            "potential.panels",
+        ),
+        (lambda d: d.update(weights=3), "does not describe"),
+    ],
+)
+def test_an_edited_description_is_refused_in_one_line(trained, tmp_path, change, said):
+    meshsim.load(trained / "run").save(tmp_path / "run")
+    path = tmp_path / "run" / "simulator.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=said) as error:
+        meshsim.load(tmp_path / "run")
+    assert str(path) in str(error.value) and "\n" not in str(error.value)

@@ -25,7 +25,10 @@ def combine(
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: is not empty (expected a new folder)")
     members = []
-    for run in runs:
+    for i, run in enumerate(runs):
+        same = [other for other in runs[:i] if other.resolve() == run.resolve()]
+        if same:
+            raise InputError(f"{run}: there twice, as {same[0]} (expected different runs)")
         member = trained(run)
         if isinstance(member, Committee):
             raise InputError(f"{run}: a committee itself (name its members)")

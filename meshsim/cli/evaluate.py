@@ -22,6 +22,7 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure one-step, n-step and full-rollout errors beside persistence and the time mean."""
+    from meshsim.check import InputError
     from meshsim.cli.arguments import expect, print_json
     from meshsim.cli.arguments import trained as trained_in
     from meshsim.cli.progress import bar
@@ -33,6 +34,9 @@ def evaluate(
 
     trained = trained_in(run)
     expect(store, "store")
+    if isinstance(trained, Committee | Surrogate) and (start or steps is not None):
+        what = type(trained).__name__.lower()
+        raise InputError(f"{run}: a {what}, which has no time: --start and --steps are not for it")
     known = Store(store)
     with bar("evaluate") as progress:
         if isinstance(trained, Committee):

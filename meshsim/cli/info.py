@@ -44,12 +44,19 @@ def _document(path: Path, full: bool, trust: bool) -> dict[str, Any]:
 def _run(path: Path) -> dict[str, Any]:
     from meshsim.check import InputError
     from meshsim.cli.arguments import check_trained
+    from meshsim.committee import Committee
     from meshsim.data.files import read_json
 
     check_trained(path)
     text = read_json(path / "simulator.json")
     if not isinstance(text, dict):
         raise InputError(f"{path}/simulator.json: does not describe a simulator")
+    if text.get("kind") == "committee":
+        from meshsim.loading import load
+
+        made = load(path)  # which says what of it is missing or does not fit
+        more = made.describe() if isinstance(made, Committee) else {}
+        return {**text, **more, "file": str(path), "format": "committee"}
     return {**text, "file": str(path), "format": "simulator"}
 
 

@@ -55,7 +55,6 @@ def predict(
     from meshsim.committee import Committee
     from meshsim.io import check_free, write
     from meshsim.sample import Sample
-    from meshsim.series import Series
     from meshsim.surrogate import Surrogate
 
     trained = trained_in(run)
@@ -75,7 +74,7 @@ def predict(
             given = data if isinstance(data, Sample) else Sample(data)
             targets = {"": out}
             ready(_mesh(data), out)
-        _say_notes(trained, given, mesh)
+        _say_notes(trained.meshes(given)[0], mesh)
         draws = SPREAD_DRAWS if spread else 1
         found = trained.predict(given, numbers(texts), draws=draws, spread=spread, fill=fill)
         assert isinstance(found, Sample)
@@ -88,8 +87,8 @@ def predict(
     else:
         data = load(mesh, trust)
         ready(_mesh(data), out)
-        if isinstance(trained, Committee) and isinstance(data, Series):
-            data = data.frame(0)
+        if isinstance(trained, Committee) or not trained.schema.states:
+            _say_notes(_mesh(data), mesh)
         made = {"": trained.predict(data, numbers(options or []), spread=spread)}  # type: ignore[arg-type]
         targets = {"": out}
         fields = {"": _predicted(trained)}
@@ -206,11 +205,10 @@ def _is_file(out: Path, mesh: Mesh) -> bool:
     return bool(out.suffix)
 
 
-def _say_notes(trained: Surrogate, given: Sample, file: Path) -> None:
+def _say_notes(body: Mesh, file: Path) -> None:
     """Print what is odd about the body's surface; an error where it cannot be used."""
     from meshsim.body import body_of
 
-    body = trained.meshes(given)[0]
     if body.cell_dim != body.dim - 1:
         return
     try:

@@ -152,7 +152,9 @@ def _suffix(path: Path | None) -> str:
 
 def _curves(path: Path, out: Path | None) -> None:
     from meshsim import render
+    from meshsim.loading import check_single
 
+    check_single(path)
     target = out or path / "training.png"
     if _suffix(target) != ".png":
         raise InputError(f"{target}: the curves of a run are drawn as .png")

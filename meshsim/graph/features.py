@@ -109,7 +109,7 @@ def _columns(
 
 
 def _box(mesh: Mesh) -> tuple[Tensor, Tensor]:
-    low, high = mesh.points.amin(0), mesh.points.amax(0)
+    low, high = mesh.box
     return low, high - low  # (D,) each
 
 

@@ -22,6 +22,7 @@ from meshsim.mesh import Mesh
 from meshsim.models.ensemble import Ensemble
 from meshsim.models.field import FieldBatch, Points
 from meshsim.prepared import Prepared
+from meshsim.ranges import of_bodies, placed_by
 from meshsim.sample import Sample
 from meshsim.surrogate import Surrogate
 from meshsim.surrogate_files import field_models
@@ -42,7 +43,7 @@ class CloudFacts:
     Arguments:
         normaliser: statistics of fields, features and parameters.
         frame: of the bodies.
-        ranges: of parameters and of the sides of the bodies.
+        ranges: of parameters, and of the sides and places of the bodies.
         wanted: {branch: …}.
         geometry: the branch that is the body.
         parameters: {name: components}.
@@ -120,7 +121,6 @@ class CloudTask:
         geometry = settings.geometry or next(iter(first.branches))
         moments: dict[str, Moments] = {}
         wanted: dict[str, Wanted] = {}
-        sides: list[Tensor] = []
         boxes: list[Tensor] = []
         about: dict[str, list[Places]] = {}
         scales: dict[str, list[float]] = {}
@@ -128,9 +128,9 @@ class CloudTask:
             sample = self.store.sample(name)
             body, meshes = self._meshes(sample, geometry)
             where = f"sample {name!r}, branch {geometry!r}"
-            boxes.append(torch.stack([body.points.amin(0), body.points.amax(0)]))
-            sides.append((boxes[-1][1] - boxes[-1][0]).double())
-            unit = float(sides[-1].max()) / 2 or 1.0 if settings.scaled else 1.0
+            boxes.append(body.box)
+            longest = float((body.box[1] - body.box[0]).max())
+            unit = longest / 2 or 1.0 if settings.scaled else 1.0
             with _named(where):
                 made = cloud(body, "point", settings.features, body, self.potential, unit=unit)
             for key, values in made.features.items():
@@ -173,9 +173,8 @@ class CloudTask:
         ranges = {k: (float(moments[k].min.min()), float(moments[k].max.max())) for k in parameters}
         for key, seen in scales.items():
             ranges.setdefault(key, (min(seen), max(seen)))
-        spans = torch.stack(sides)
-        for k in range(spans.shape[1]):
-            ranges[f"box.{AXES[k]}"] = (float(spans[:, k].min()), float(spans[:, k].max()))
+        placed = [axis for axis in AXES if axis not in settings.centred]
+        ranges |= of_bodies(torch.stack(boxes), [*placed, *placed_by(self.potential)])
         table: dict[str, Any] = dict(moments)
         for key in moments:
             if key.endswith("/normal"):  # a unit vector stays one
@@ -366,7 +365,9 @@ class CloudTask:
         take = rows(prepared.geometry[0], settings.points)
         branches, targets = {}, {}
         for name, (pos, x) in prepared.branches.items():
-            chosen = rows(pos, self.facts.wanted[name].anchors)
+            held = prepared.rows.get(name)
+            chosen = rows(pos if held is None else held, self.facts.wanted[name].anchors)
+            chosen = chosen if held is None else held[chosen]
             branches[name] = (pos[chosen], x[chosen])
             targets[name] = {key: y[chosen] for key, y in prepared.targets[name].items()}
         geometry = (prepared.geometry[0][take], prepared.geometry[1][take])

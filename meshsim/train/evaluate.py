@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,14 +74,7 @@ def evaluate(
         simulator.train(training)
     if progress is not None:
         progress(len(names), len(names), "")
-    means = _means(cases)
-    return {
-        "split": split if isinstance(split, str) else list(split),
-        "samples": len(names),
-        "metrics": means.pop("model"),
-        "baselines": means,
-        "cases": cases,
-    }
+    return _report(cases, split)
 
 
 @torch.no_grad()
@@ -293,18 +285,12 @@ def evaluate_surrogate(
 
 
 def _report(cases: dict[str, dict[str, Any]], split: str | Sequence[str]) -> dict[str, Any]:
-    def means(who: str) -> dict[str, dict[str, float]]:
-        out = {}
-        for key in dict.fromkeys(name for case in cases.values() for name in case):
-            rows = [case[key][who] for case in cases.values() if key in case]
-            out[key] = {m: float(np.mean([row[m] for row in rows])) for m in rows[0]}
-        return out
-
+    means = _means(cases)
     return {
         "split": split if isinstance(split, str) else list(split),
         "samples": len(cases),
-        "metrics": means("model"),
-        "baselines": {"training_mean": means("training_mean")},
+        "metrics": means.pop("model"),
+        "baselines": means,
         "cases": cases,
     }
 
@@ -317,33 +303,48 @@ def evaluate_committee(
     draws: int = 1,
     progress: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
-    """Errors of every field of a committee, beside the training mean of its first member.
+    """Errors of every field of a committee, beside the mean of its members' training means.
 
+    Of a field of which no member knows a mean (see `Field.scale`): beside the sample's own mean.
     Arguments and result as for `evaluate_surrogate`.
     """
     names = store.members(split)
     if not names:
         raise InputError(f"{store.path}: split {split!r} is empty")
     cases: dict[str, dict[str, Any]] = {}
-    first = committee.members[0]
     for i, name in enumerate(names):
         if progress is not None:
             progress(i, len(names), name)
         sample = store.sample(name)
-        mesh = sample.mesh
+        mesh = committee.content(sample)
         found = committee.predict(sample, draws=draws)
+        held = found.point_fields if committee.location == "point" else found.cell_fields
+        known = {**mesh.global_fields, **sample.parameters}
         cases[name] = {}
         for key in committee.fields:
-            place = "point" if key in found.point_fields else "cell"
-            truth = target(mesh, place, key, f"sample {name!r}").double()
-            guess = found.point_fields if place == "point" else found.cell_fields
-            entry = f"{first.geometry}:{key}" if isinstance(first, Surrogate) else key
-            mean = first.normaliser.mean(entry).cpu().double().expand(truth.shape)
+            truth = target(mesh, committee.location, key, f"sample {name!r}").double()
+            guess = held[key].double().reshape(truth.shape)
+            means = [_training_mean(member, key, known) for member in committee.members]
+            pairs = [(w, m) for w, m in zip(committee.weights, means, strict=True) if m is not None]
+            baseline, mean = "own_mean", truth.mean(0)
+            if pairs:
+                total = sum(w for w, _ in pairs)
+                baseline, mean = "training_mean", sum(w / total * m for w, m in pairs)
             cases[name][key] = {
                 who: {"rmse": rmse(truth, y), "relative_l2": relative_l2(truth, y)}
-                for who, y in (("model", guess[key].double().reshape(truth.shape)),
-                               ("training_mean", mean))
-            }  # fmt: skip
+                for who, y in (("model", guess), (baseline, mean.expand(truth.shape)))
+            }
     if progress is not None:
         progress(len(names), len(names), "")
     return _report(cases, split)
+
+
+def _training_mean(
+    member: Simulator | Surrogate, key: str, known: Mapping[str, Tensor]
+) -> Tensor | None:
+    """(c,) the mean of a field that a member's statistics hold; None where they hold none."""
+    if isinstance(member, Simulator):
+        scaled = member.schema[key].scale is not None
+        return None if scaled else member.normaliser.mean(key).cpu().double()
+    scale = member.branches[member.geometry].scale(key, known)
+    return member.normaliser.mean(f"{member.geometry}:{key}").cpu().double() * scale

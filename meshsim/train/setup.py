@@ -19,6 +19,8 @@ from meshsim.data.windows import Windows
 from meshsim.inputs import BoundaryRule, raw_graph
 from meshsim.mesh import Mesh
 from meshsim.models.ensemble import GraphEnsemble
+from meshsim.potential import AXES
+from meshsim.ranges import of_bodies, placed_by
 from meshsim.series import Series
 from meshsim.simulator import Simulator
 from meshsim.simulator_files import known_models
@@ -35,7 +37,7 @@ class Facts:
 
     Arguments:
         normaliser: statistics of fields, rates of each lag, edges and features.
-        ranges: {parameter: (lowest, highest)}.
+        ranges: {parameter: (lowest, highest)}, and of bodies; see `meshsim.ranges`.
         dt: time of one step; None when nothing advances.
         dim: D.
         raw: {mesh key: graph before normalisation}; only right after gathering.
@@ -144,7 +146,20 @@ def gather(
     dims = {(p.mesh if isinstance(p, Series) else p).dim for p in parts}
     if len(dims) != 1:
         raise InputError(f"{store.path}: meshes of different dimension ({sorted(dims)})")
+    ranges |= _of_surfaces(config, schema, parts)
     return Facts(normaliser, ranges, dt, dims.pop(), seen)
+
+
+def _of_surfaces(
+    config: Config, schema: Schema, parts: Sequence[Mesh | Series]
+) -> dict[str, tuple[float, float]]:
+    """Ranges of the bodies, where steady fields are predicted on their surfaces."""
+    meshes = [p.mesh if isinstance(p, Series) else p for p in parts]
+    if schema.states or any(m.cell_dim != m.dim - 1 for m in meshes):
+        return {}
+    settings = config.simulator
+    placed = AXES if "position" in settings.features else placed_by(settings.potential.flow())
+    return of_bodies(torch.stack([m.box.double() for m in meshes]), placed)
 
 
 def _normaliser(table: Mapping[str, Moments], schema: Schema, bundle: int) -> Normaliser:

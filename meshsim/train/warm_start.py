@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshsim.check import InputError
 from meshsim.data.statistics import Normaliser
+from meshsim.loading import check_single
 from meshsim.simulator_files import WEIGHTS
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def weights_hash(folder: Path | str | None) -> str | None:
         return None
     path = Path(folder) / WEIGHTS
     if not path.exists():
+        check_single(folder)
         raise InputError(f"{folder}: no trained simulator to start from (no {WEIGHTS})")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
