@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from meshsim.cli import main
 from meshsim.findings import check
 from meshsim.graph import cell_graph
 from meshsim.io import read, write
@@ -73,3 +75,17 @@ def test_it_comes_back_from_a_file(mesh, tmp_path):
     back = read(tmp_path / "dual.vtu")
     assert float(back.cell_measures.sum()) == pytest.approx(VOLUME, rel=1e-12)
     assert len(back.faces) == len(mesh.faces)
+
+
+def test_a_case_to_vtu_and_back(mesh, tmp_path):
+    case = tmp_path / "case"
+    shutil.copytree(CASE, case)
+    given = {"U": torch.randn(mesh.n_cells, 3).double(), "p": torch.randn(mesh.n_cells).double()}
+    write(mesh.with_fields(cell=given), case / "0")
+    assert main(["convert", str(case), str(tmp_path / "a.vtu")]) == 0
+    assert main(["convert", str(tmp_path / "a.vtu"), str(case / "5")]) == 0
+    for time in (0, 5):
+        back = read(case, time=time)
+        for name, values in given.items():
+            assert torch.equal(back.cell_fields[name], values)
+    assert set(back.boundaries) == set(mesh.boundaries)
