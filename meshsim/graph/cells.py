@@ -10,7 +10,7 @@ from torch import Tensor
 from meshsim.graph.mesh_graph import MeshGraph, NodeType, sorted_edges
 from meshsim.graph.periodic import Periodic, as_periodic, join_faces
 from meshsim.mesh import Mesh
-from meshsim.ops.adjacency import adjacency
+from meshsim.ops.adjacency import check_edges
 
 
 def cell_graph(
@@ -59,7 +59,7 @@ def cell_graph(
         face=torch.cat([face, face])[order],
         n_faces=len(faces),
     )
-    adjacency(graph.edge_index, mesh.n_cells)
+    check_edges(graph.edge_index, mesh.n_cells)
     return graph
 
 

@@ -12,7 +12,7 @@ from meshsim.check import InputError, check_known
 from meshsim.graph.mesh_graph import MeshGraph, NodeType, directed, sorted_edges
 from meshsim.graph.periodic import Periodic, as_periodic, join_points
 from meshsim.mesh import Boundary, Mesh
-from meshsim.ops.adjacency import adjacency
+from meshsim.ops.adjacency import check_edges
 
 # A point on two boundaries takes the later type: no slip beats the profile that meets it.
 _PRIORITY = [
@@ -87,22 +87,24 @@ def node_graph(
     if joined:
         point_node, node_point = join_points(mesh, joined)
     n = len(node_point)
-    sender, receiver = directed(pairs)
-    offset = points[sender] - points[receiver]  # (E, D): between neighbours, images or not
-    sender, receiver = point_node[sender], point_node[receiver]
-    order = sorted_edges(sender, receiver, n)
+    edges = torch.stack(directed(pairs))  # (2, E) of points: neighbours, images or not
+    order = sorted_edges(point_node[edges[0]], point_node[edges[1]], n)
     if joined:
-        order = order[_distinct(sender[order] + n * receiver[order], offset[order])]
-    offset = offset[order]
+        away = points[edges[0, order]] - points[edges[1, order]]
+        order = order[_distinct((point_node[edges[0]] + n * point_node[edges[1]])[order], away)]
+    edges = edges[:, order]
+    del order
+    offset = points[edges[0]]  # (E, D)
+    offset -= points[edges[1]]
     graph = MeshGraph(
         pos=points[node_point],
-        edge_index=torch.stack([sender[order], receiver[order]]),
+        edge_index=point_node[edges] if joined else edges,
         edge_attr=torch.cat([offset, offset.norm(dim=1, keepdim=True)], 1),
         node_type=_known_types(mesh, node_types, point_node, node_point),
         point_node=point_node,
         node_point=node_point,
     )
-    adjacency(graph.edge_index, n)
+    check_edges(graph.edge_index, n)
     return graph
 
 

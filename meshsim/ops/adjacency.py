@@ -79,17 +79,23 @@ def adjacency(edge_index: Int[Tensor, "2 E"], n: int) -> Adjacency:
     kept = _known.get(edge_index)
     if kept is not None and kept[:2] == (edge_index._version, n):
         return kept[2]
+    check_edges(edge_index, n)
+    made = _tables(edge_index, n)
+    _known[edge_index] = (edge_index._version, n, made)
+    return made
+
+
+def check_edges(edge_index: Int[Tensor, "2 E"], n: int) -> None:
+    """Raise `InputError` unless indices are of n nodes and receivers rise; no tables are made."""
     check_index(edge_index.T, n, "edge_index", "nodes")
     receiver = edge_index[1]
-    if bool((receiver.diff() < 0).any()):
-        row = int((receiver.diff() < 0).nonzero()[0]) + 1
+    falls = receiver[1:] < receiver[:-1]
+    if bool(falls.any()):
+        row = int(falls.nonzero()[0]) + 1
         raise InputError(
             f"`edge_index`: expected edges sorted by receiver, got receiver {int(receiver[row])}"
             f" after {int(receiver[row - 1])} at edge {row}"
         )
-    made = _tables(edge_index, n)
-    _known[edge_index] = (edge_index._version, n, made)
-    return made
 
 
 def _tables(edge_index: Int[Tensor, "2 E"], n: int) -> Adjacency:
