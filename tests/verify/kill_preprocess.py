@@ -1,9 +1,11 @@
 """SIGKILL `preprocess` at random moments, start it again, compare with an uninterrupted run.
 
-    python tests/verify/kill_preprocess.py [--trials 6] [--kills 4] [--workers 2] [--seed 0]
+    python tests/verify/kill_preprocess.py [--trials 1] [--kills 20] [--flows 50] [--workers 2]
 
-Prints what happened; exit code 1 if any store differs, any half-written sample shows, any process
-outlives its parent or anything is left lying about.
+Fifty inputs in four formats; the parent is killed, or a worker and soon after it the parent; at the
+last a worker alone, and the others have to finish. Prints what happened; exit code 1 if any store
+differs, any half-written sample shows, any process outlives its parent or anything is left lying
+about.
 """
 
 from __future__ import annotations
@@ -21,27 +23,28 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 
 
 def make_flows(folder: Path, count: int, frames: int, side: int) -> None:
-    """Flows in the documented .npz, each of another size, with parameters beside them."""
+    """Flows as .npz, .xdmf, .pvd and (one time) .vtu, of many sizes, parameters beside them."""
+    from meshsim import Mesh, Series, write
+
     folder.mkdir()
     grid = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2)
     corner = (np.arange(side - 1)[:, None] * side + np.arange(side - 1)).reshape(-1)
     quads = np.stack([corner, corner + 1, corner + side + 1, corner + side], 1)
     for k in range(count):
-        draw = np.random.default_rng(k)
-        np.savez(
-            folder / f"flow_{k:03d}.npz",
-            **{
-                "points": grid.astype(float),
-                "cells/quad": quads,
-                "times": 0.1 * np.arange(frames + k),
-                "point/velocity": draw.normal(size=(frames + k, side * side, 2)),
-                "point/pressure": draw.normal(size=(frames + k, side * side)),
-            },
-        )
-        (folder / f"flow_{k:03d}.json").write_text(f'{{"parameters": {{"inflow": {1 + k / 7}}}}}')
+        draw, n = np.random.default_rng(k), frames + k
+        mesh = Mesh(grid.astype(float), {"quad": quads})
+        velocity, pressure = draw.normal(size=(n, side**2, 2)), draw.normal(size=(n, side**2))
+        path = folder / f"flow_{k:03d}.{('npz', 'xdmf', 'pvd', 'vtu')[k % 4]}"
+        if path.suffix == ".vtu":
+            write(mesh.with_fields({"velocity": velocity[0], "pressure": pressure[0]}), path)
+        else:
+            fields = {"velocity": velocity, "pressure": pressure}
+            write(Series(mesh, 0.1 * np.arange(n), fields), path)
+        path.with_suffix(".json").write_text(f'{{"parameters": {{"inflow": {1 + k / 7}}}}}')
 
 
 def start(folder: Path, store: Path, workers: int) -> subprocess.Popen[bytes]:
@@ -108,15 +111,14 @@ def workers_of(pid: int) -> list[int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=6)
-    parser.add_argument("--kills", type=int, default=4, help="at most, a trial")
+    parser.add_argument("--trials", type=int, default=1)
+    parser.add_argument("--kills", type=int, default=20, help="at most, a trial")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--flows", type=int, default=12)
-    parser.add_argument("--frames", type=int, default=150)
+    parser.add_argument("--flows", type=int, default=50)
+    parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--side", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
     from meshsim.data import Store
 
     draw = random.Random(given.seed)
@@ -152,18 +154,23 @@ def main() -> int:
                 if draw.random() < 0.2:
                     time.sleep(draw.uniform(0.0, 5.0))  # while it starts, or at the first samples
                 else:
-                    half = (given.flows - before + 1) // 2
-                    wait_for(process, path, before + draw.randint(0, half))
+                    some = -(-2 * (given.flows - before) // (given.kills - kill))
+                    wait_for(process, path, before + draw.randint(0, some))
                     time.sleep(draw.uniform(0.0, 1.5) * each)
                 workers = workers_of(process.pid)
                 if process.poll() is not None:
                     break
                 total += 1
-                if kill % 4 == 1 and workers:
+                last = kill == given.kills - 1
+                if workers and (last or kill % 4 == 1):
                     os.kill(draw.choice(workers), signal.SIGKILL)
-                    code = process.wait()  # the others have to go on, and finish
                     history.append("a worker")
-                    if code:
+                    if not last:
+                        time.sleep(draw.uniform(0.0, 2.0) * each)
+                        process.kill()
+                        history[-1] += " and the parent"
+                    code = process.wait()  # the others have to go on, and finish
+                    if code and last:
                         wrong.append(f"trial {trial}: exit code {code} after a worker was killed")
                 else:
                     history.append("the parent")
