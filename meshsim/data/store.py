@@ -231,6 +231,8 @@ class Store:
         if self._depth == 0:
             self._lock = Lock(self.path / _LOCK, "this store").__enter__()
             _clear(self.path / _STAGING)
+            for part in self.path.glob(".*.json.*.part"):  # of one that was killed as it wrote
+                part.unlink(missing_ok=True)
         self._depth += 1
         try:
             yield

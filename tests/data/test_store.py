@@ -490,3 +490,13 @@ def test_a_folder_without_its_group_document_does_not_count(tmp_path, flow):
     shutil.copytree(_samples(store.path), store.path / "samples" / "b")
     (store.path / "samples" / "b" / "zarr.json").unlink()  # a copy cut short
     assert Store(store.path).names == ["a"]
+
+
+def test_a_document_that_a_killed_writer_did_not_name_is_cleared(tmp_path):
+    """A find of tests/verify/kill_preprocess.py."""
+    store = Store.create(tmp_path / "store")
+    left = tmp_path / "store" / ".zarr.json.99999.part"
+    left.write_text("{")
+    with store.writing():
+        assert not left.exists()
+    assert Store(tmp_path / "store").names == []

@@ -62,6 +62,18 @@ def test_truncated_and_flipped_files(suffix, tmp_path, monkeypatch):
         file.write_bytes(whole)
 
 
+@pytest.mark.parametrize("shape", ["[99999999999]", "[99999, 99999999]", "[-1]", "[0]", "[]"])
+def test_a_ply_that_says_of_a_field_what_it_has_not(shape, tmp_path, monkeypatch):
+    """A find of tests/verify/fuzz.py: as many names were made as the comment says."""
+    monkeypatch.setattr(guard, "SECONDS", 20.0)
+    path, mesh = tmp_path / "a.ply", MESHES["cube_surface"]
+    write(mesh.replace(point_fields={"v": torch.rand(mesh.n_points, 3)}), path)
+    data = path.read_bytes()
+    assert b'"shape": [3]' in data
+    path.write_bytes(data.replace(b'"shape": [3]', b'"shape": ' + shape.encode()))
+    assert outcome(path) == "mesh"
+
+
 def test_a_closed_pipe_does_not_hold_the_next_read(tmp_path):
     """After a crash the next read works in a new child."""
     path = tmp_path / "a.off"

@@ -309,8 +309,11 @@ def _ours(columns: Tree, about: Tree, place: str, dtypes: Tree) -> Tree:
     for key, entry in about.items():
         name, shape = entry.get("name", key), entry.get("shape")
         if shape is not None:
-            parts = [f"{key}_{i}" for i in range(int(np.prod(shape)))]
-            if not parts or not all(part in out for part in parts):
+            count = float(np.prod(shape))  # as the file says, whatever it says
+            if not 1 <= count <= len(columns):
+                continue
+            parts = [f"{key}_{i}" for i in range(int(count))]
+            if not all(part in out for part in parts):
                 continue
             joined = np.stack([out.pop(part) for part in parts], 1)
             out[name] = joined.reshape(len(joined), *shape)
