@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from meshsim.check import InputError
 from meshsim.geometry import measure
 from meshsim.mesh import Mesh
-from meshsim.movers.remap import Overlap, overlap, remap
 from meshsim.series import Series
+
+if TYPE_CHECKING:  # scipy takes its time to load
+    from scipy.sparse import csr_matrix
+
+    from meshsim.movers.remap import Overlap
 
 
 def carry_conserved(
@@ -48,6 +53,8 @@ def carry_conserved(
     mesh = data.mesh if isinstance(data, Series) else data
     if isinstance(data, Series) and (data.points is not None or len(data.segments) > 1):
         raise InputError("expected a mesh that rests, got a series whose mesh changes")
+    from meshsim.movers.remap import overlap, remap
+
     known = overlap(mesh, goal)
     most = torch.zeros(0, dtype=torch.int64)
     if mesh.n_cells:
@@ -97,4 +104,6 @@ def _means(mesh: Mesh) -> csr_matrix:
     """(C, N) that takes point values to the means of the cells' points."""
     cell, point = (x.cpu().numpy() for x in measure.incidence(mesh.cells))
     count = np.maximum(np.bincount(cell, minlength=mesh.n_cells), 1)
+    from scipy.sparse import csr_matrix
+
     return csr_matrix((1 / count[cell], (cell, point)), shape=(mesh.n_cells, mesh.n_points))

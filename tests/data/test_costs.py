@@ -18,14 +18,16 @@ from meshsim.data.cutting import parts
 from meshsim.data.sources import search
 from meshsim.data.workers import Room
 
-MEASURED = """
-import resource, sys
+MEASURED = r"""
+import re, sys
 from meshsim.data import preprocess
 from meshsim.io import guard
 if __name__ == "__main__":
     preprocess([sys.argv[1]], sys.argv[2])
     guard.close()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    # not ru_maxrss, which a process takes over from the one that started it
+    peak = re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())
+    print(int(peak[1]) * 1024)
 """
 
 
