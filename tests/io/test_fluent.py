@@ -169,8 +169,12 @@ def test_files_cut_short_are_refused(tmp_path, binary):
 
 def test_more_cells_than_faces_can_have_are_refused(tmp_path):
     """A find of tests/verify/fuzz.py: a terabyte was asked for."""
-    data = fluent().replace(b"(12 (2 1 2 1 4))", b"(12 (2 1 2147483648c 1 4))")
-    assert data != fluent()
-    (tmp_path / "a.msh").write_bytes(data)
-    with pytest.raises(InputError, match="more than 11 faces can have"):
-        read(tmp_path / "a.msh")
+    for zone, said in (
+        (b"(12 (2 1 2147483648c 1 4))", "more than 11 faces can have"),
+        (b"(12 (2 -2147483648c 2 1 4))", "a zone of cells that begins below 1"),
+    ):
+        data = fluent().replace(b"(12 (2 1 2 1 4))", zone)
+        assert data != fluent()
+        (tmp_path / "a.msh").write_bytes(data)
+        with pytest.raises(InputError, match=said):
+            read(tmp_path / "a.msh")

@@ -7,7 +7,7 @@
 it knows neither shape nor angle, which is the best that can be said of all airfoils at once. Errors
 are relative L2 on airfoils never seen, on their own meshes and on meshes of the same flows with
 four times as many points. Exit code 1 unless the velocity error is at least five times below the
-unmodulated field's and changes by less than 5 % on the denser mesh.
+unmodulated field's, and no field's error changes by 5 % on the denser mesh.
 """
 
 from __future__ import annotations
@@ -78,9 +78,11 @@ def main() -> int:
             found["anchored, 4 times as dense"] = errors(trained, dense, held)
     print(json.dumps(found, indent=1))
     ours, theirs = (found[n]["volume.velocity"] for n in ("anchored", "unmodulated"))
-    change = found["anchored, 4 times as dense"]["volume.velocity"] / ours - 1
-    print(f"velocity: {theirs / ours:.1f} times below; {change:+.1%} on the denser meshes")
-    return 0 if theirs / ours >= 5 and abs(change) < 0.05 else 1
+    dense_ones = found["anchored, 4 times as dense"]
+    changes = {k: dense_ones[k] / value - 1 for k, value in found["anchored"].items()}
+    told = ", ".join(f"{name} {change:+.1%}" for name, change in changes.items())
+    print(f"velocity: {theirs / ours:.1f} times below; on the denser meshes {told}")
+    return 0 if theirs / ours >= 5 and max(map(abs, changes.values())) < 0.05 else 1
 
 
 if __name__ == "__main__":

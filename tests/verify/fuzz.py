@@ -7,7 +7,8 @@ numbers made huge, negative or none, lines exchanged; in HDF5 also values and sh
 through the guarded child, as the shell reads them, with ten seconds and the usual memory each.
 Counted as wrong: a reader that crashes, takes longer or asks for more memory than it is allowed,
 an error that is no `InputError` of one line, a mesh whose indices are out of range. "vague" are
-refused with a line that does not say what is wrong. Exit code 1 where anything is wrong; --keep
+refused with a line that does not say what is wrong; "contained" are crashes, hangs and memory of
+VTK's readers, which cost the child and one line. Exit code 1 where anything is wrong; --keep
 keeps the files that were.
 """
 
@@ -293,6 +294,8 @@ def fuzz(name: str, count: int, seed: int, keep: Path | None) -> Counter[str]:
                 else:
                     file.write_bytes(mutated(whole[file], rng))
                 kind, line = outcome(path)
+                if kind == "wrong" and name in VTK and any(word in line for word in BAD):
+                    kind = "contained"
                 found[kind] += 1
                 if kind == "wrong":
                     print(f"{name} {k} {n} {file.name}: {line[:300]}", flush=True)
@@ -313,18 +316,16 @@ def main() -> int:
     given = parser.parse_args()
     guard.SECONDS = SECONDS
     torch.manual_seed(given.seed)
-    rows, wrong = (
-        ["| format | read | refused | vague | wrong | s |", "|---|---|---|---|---|---|"],
-        0,
-    )
+    head = ("format", "read", "refused", "vague", "contained", "wrong", "s")
+    rows, wrong = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)], 0
     for name in given.format:
         began = time.perf_counter()
         found = fuzz(name, given.count, given.seed, given.keep)
         took = time.perf_counter() - began
-        counts = " | ".join(str(found[kind]) for kind in ("read", "refused", "vague", "wrong"))
+        counts = " | ".join(str(found[kind]) for kind in head[1:-1])
         rows.append(f"| {name}{' (VTK)' if name in VTK else ''} | {counts} | {took:.0f} |")
         print(rows[-1], flush=True)
-        wrong += found["wrong"] if name not in VTK else 0
+        wrong += found["wrong"]
     print("\n".join(rows))
     print("nothing is wrong" if not wrong else f"{wrong} wrong")
     return 1 if wrong else 0

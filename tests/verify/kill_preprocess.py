@@ -154,7 +154,7 @@ def main() -> int:
                 if draw.random() < 0.2:
                     time.sleep(draw.uniform(0.0, 5.0))  # while it starts, or at the first samples
                 else:
-                    some = -(-2 * (given.flows - before) // (given.kills - kill))
+                    some = (given.flows - before) // (given.kills - kill)
                     wait_for(process, path, before + draw.randint(0, some))
                     time.sleep(draw.uniform(0.0, 1.5) * each)
                 workers = workers_of(process.pid)

@@ -46,6 +46,7 @@ def _tree(dim: int, points: np.ndarray, zones: list[Tree], faces: list[Tree]) ->
     expect(dim == 3 or (sizes == 2).all(), "a face of a plane mesh without 2 nodes")
     bad = (nodes < 0) | (nodes >= len(points))
     expect(not bad.any(), f"a face names a node outside 1..{len(points)}")
+    expect(all(zone["first"] >= 0 for zone in zones), "a zone of cells that begins below 1")
     expect(n_cells <= sides.size, f"{n_cells} cells are more than {len(sides)} faces can have")
     expect(sides.max() < n_cells, f"a face names a cell outside 1..{n_cells}")
     expect((sides >= 0).any(1).all(), "a face without a cell")
