@@ -202,3 +202,23 @@ def test_samples_that_do_not_fit_each_other(tmp_path):
     }
     with pytest.raises(InputError, match=r"'b': time steps of 0.08 .* \(expected 0.05"):
         train(Config.from_dict(raw), tmp_path / "run")
+
+
+def test_a_reference_scale_comes_back_dimensional(tmp_path):
+    """In kPa with the scale in kPa the network is that of Pa, and the prediction a thousandth."""
+    mesh, found = strip(), {}
+    for name, unit in (("Pa", 1.0), ("kPa", 2.0**-10)):  # a power of two: no rounding
+        p = (100.0 + 50.0 * carried(mesh.points)[0]) * unit
+        schema = Schema([Field("p", "target", unit=name, scale=64.0 * unit)])
+        store = Store.create(tmp_path / name, schema)
+        store.append(Sample(mesh.with_fields({"p": p}), name="a"))
+        raw = {
+            "data": {"store": str(store.path), "train": ["a"]},
+            "model": dict(MODEL),
+            "train": {"steps": 30, "batch": 1, "threads": 1, "lr": 1e-2, "ema": 0.9},
+        }
+        simulator = train(Config.from_dict(raw), tmp_path / f"run_{name}")
+        assert simulator.normaliser.std("p").tolist() == [64.0 * unit]
+        found[name] = simulator.predict(mesh).point_fields["p"]
+    assert torch.equal(found["kPa"], found["Pa"] * 2.0**-10)
+    assert 50 < found["Pa"].abs().mean() < 200
