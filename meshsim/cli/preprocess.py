@@ -28,6 +28,10 @@ def preprocess(
         str, typer.Option("--cluster", metavar="ADDRESS", help="A Dask scheduler: tcp://host:8786.")
     ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the store.")] = False,
+    gone: Annotated[
+        str,
+        typer.Option(metavar="WHAT", help="Samples whose inputs are gone: refuse, drop, keep."),
+    ] = "refuse",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the samples and what they would take.")
     ] = False,
@@ -56,6 +60,7 @@ def preprocess(
             memory=limit,
             cluster=cluster,
             overwrite=overwrite,
+            gone=gone,
             progress=progress,
         )
     if json:
@@ -65,7 +70,8 @@ def preprocess(
         print(f"error: {where}{message}", file=sys.stderr)
     print(
         f"{store}: {report.done} samples written, {report.skipped} there already,"
-        f" {len(report.failed)} failed",
+        f" {len(report.failed)} failed"
+        + (f", {len(report.gone)} taken out (their inputs are gone)" if report.gone else ""),
         file=sys.stderr,
     )
     if report.failed:

@@ -19,6 +19,7 @@ from meshsim.data.files import writing_to
 from meshsim.data.options import Options, apply, check_chosen
 from meshsim.data.parameters import read_parameters
 from meshsim.data.schema import Schema
+from meshsim.data.sizes import sizes, total
 from meshsim.data.sources import Source, hash_source, pieces, source_files
 from meshsim.data.staging import write_sample
 from meshsim.data.thin import thinned
@@ -57,36 +58,60 @@ class Outcome:
         message: why it failed.
         seconds: that it took.
         size: bytes that were read.
+        changed: the sample that is in the store was made from other files than are there now.
     """
 
     status: str
     message: str = ""
     seconds: float = 0.0
     size: int = 0
+    changed: bool = False
+
+
+@dataclass
+class _Seen:
+    """What is known of the files of a job so far."""
+
+    began: float
+    size: int = 0
+    changed: bool = False
 
 
 def convert(job: Job) -> Outcome:
     """Read a source and write it to its staging folder; errors come back as text."""
-    began, size = time.perf_counter(), [0]
-    out = _convert(job, began, size)
-    return replace(out, seconds=round(time.perf_counter() - began, 3), size=size[0])
+    seen = _Seen(time.perf_counter())
+    out = _convert(job, seen)
+    seconds = round(time.perf_counter() - seen.began, 3)
+    return replace(out, seconds=seconds, size=seen.size, changed=seen.changed)
 
 
-def _convert(job: Job, began: float, size: list[int]) -> Outcome:
+def hashed(source: Source, options: Options) -> tuple[dict[str, str], int]:
+    """{file: sha256} of all that a sample is made from, and its bytes (see `sizes`).
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    more = [*options.parameters.files(source.folder).values()]
+    files = hash_source(source, more, options.trust)
+    size = total([*source_files(source), *more])
+    if source.entry is not None:
+        size += sizes(source.path, source.entry)[0]
+    return files, size
+
+
+def _convert(job: Job, seen: _Seen) -> Outcome:
     if job.source.lacking and job.known is None:
         return _failed(job, job.source.lacking)
     try:
-        rule, folder = job.options.parameters, job.source.folder
-        more = [*rule.files(folder).values()]
-        files = hash_source(job.source, more, job.options.trust)
-        size[0] = sum(part.stat().st_size for part in [*source_files(job.source), *more])
+        files, seen.size = hashed(job.source, job.options)
         if job.known is not None and job.known.get("files") == files:
             return Outcome("same")
+        seen.changed = job.known is not None
         if job.source.lacking:
             return _failed(job, job.source.lacking)
-        about = {"source": job.source.relative, "files": files, "bytes_read": size[0]}
+        about = {"source": job.source.relative, "files": files, "bytes_read": seen.size}
         with whole(job.source, job.folder.parent) as source:
-            return _write(job, about, began, *read_source(source, job.options))
+            return _write(job, about, seen.began, *read_source(source, job.options))
     except WorkError as error:
         return Outcome("full", one_line(error))
     except MeshsimError as error:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from meshsim.check import InputError, WorkError
+from meshsim.check import InputError, WorkError, check_known
 from meshsim.data import cluster as dask
-from meshsim.data import splits
-from meshsim.data.convert import Job
+from meshsim.data.convert import Job, hashed
 from meshsim.data.costs import Plan, Rates, measure, plan
-from meshsim.data.cutting import cut, parts
+from meshsim.data.cutting import cut, gigabytes, parts
+from meshsim.data.division import divide
 from meshsim.data.manifest import Entry, Ledger
 from meshsim.data.options import Options, check_options
 from meshsim.data.sources import Source, search
@@ -23,6 +23,7 @@ from meshsim.data.store import Store
 from meshsim.data.workers import Outcomes, Room, run
 
 PathLike = str | os.PathLike[str]
+GONE = ("refuse", "drop", "keep")
 
 
 @dataclass
@@ -33,12 +34,14 @@ class Report:
         done: samples written now.
         skipped: samples that were there already.
         failed: (source, message) of each that could not be used.
+        gone: samples that were taken out, because their inputs are no longer there.
         manifest: {sample: what became of the input}, see `Store.manifest`.
     """
 
     done: int = 0
     skipped: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
     manifest: dict[str, Entry] = field(default_factory=dict)
 
     @property
@@ -49,8 +52,13 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """As JSON carries it."""
         failed = [{"source": source, "error": error} for source, error in self.failed]
-        inputs = list(self.manifest.values())
-        return {"done": self.done, "skipped": self.skipped, "failed": failed, "inputs": inputs}
+        return {
+            "done": self.done,
+            "skipped": self.skipped,
+            "failed": failed,
+            "gone": self.gone,
+            "inputs": list(self.manifest.values()),
+        }
 
 
 def find_sources(
@@ -99,13 +107,16 @@ def preprocess(
     memory: int = 0,
     cluster: str = "",
     overwrite: bool = False,
+    gone: str = "refuse",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Report:
     """Read mesh files and cases into a store, sample by sample.
 
     A sample counts once it is written whole. Started again with the same arguments it carries on:
-    samples whose files have not changed are skipped, files that failed are tried again. One bad
-    file does not stop the rest. The store does not depend on the number or place of the workers.
+    samples whose files have not changed are skipped, files that failed are tried again; a sample
+    whose files have changed and cannot be read any more is taken out. One bad file does not stop
+    the rest. The store depends on the inputs alone, not on what was there at an earlier start, nor
+    on the number or place of the workers.
 
     Arguments:
         sources: files, globs, folders, case directories. Parameters of `flow.vtu` are taken from
@@ -120,37 +131,41 @@ def preprocess(
         cluster: address of a Dask scheduler, whose workers are used instead; they must see the
             same files and the store under the same paths.
         overwrite: replace a store that was made with other arguments.
+        gone: what to do with samples of the store whose inputs are no longer there: "refuse" to
+            start, "drop" them, or "keep" them (but for those that are there under another name).
         progress: called with (samples finished, of, name).
 
     Returns:
         What was done, skipped and what failed.
 
     Raises:
-        InputError: no such source, a bad option, a store made with other arguments.
+        InputError: no such source, a bad option, a store made with other arguments, or of inputs
+            that are no longer there.
         WorkError: the disk is full, another process is writing, or the cluster cannot be reached;
             what is finished stays.
         MissingExtra: a cluster is named, and Dask is not installed.
     """
     options = check_options(config)
     _check(workers, memory)
+    check_known(gone, GONE, "choice for inputs that are gone (`gone`):")
     found = search(sources, options.branch, options.branches)
+    given = [sources] if isinstance(sources, str | os.PathLike) else sources
     arguments = {
-        "sources": [
-            os.fspath(s) for s in ([sources] if isinstance(sources, str | os.PathLike) else sources)
-        ],
+        "sources": [_kept_path(os.fspath(source), Path(store)) for source in given],
         "config": _plain({k: v for k, v in (config or {}).items() if k != "trust"}),
     }
-    _divided([source.name for source in found], found, options)  # complains before the work
+    divide([source.name for source in found], found, options)  # complains before the work
     with dask.connected(cluster) if cluster else _nowhere() as client:
         target = _open(Path(store), arguments, options, overwrite)
         with target.writing():
+            lost = _lost(target, found, gone)
             found, room = _planned(found, target, options, memory)
             jobs = [_job(source, target, options) for source in found]
             if client is None:
                 outcomes = run(jobs, workers, room)
             else:
                 outcomes = dask.run(jobs, client, room)
-            return _collect(target, found, jobs, outcomes, options, progress)
+            return _collect(target, found, lost, gone, jobs, outcomes, options, progress)
 
 
 @contextmanager
@@ -168,13 +183,15 @@ def _check(workers: int, memory: int) -> None:
 def _collect(
     target: Store,
     found: Sequence[Source],
+    lost: Sequence[str],
+    gone: str,
     jobs: Sequence[Job],
     outcomes: Outcomes,
     options: Options,
     progress: Callable[[int, int, str], None] | None,
 ) -> Report:
     """Put what the workers have staged in its place, and say so."""
-    report, fresh = Report(), set[str]()
+    report, fresh, same = Report(), set[str](), set[str]()
     ledger = Ledger(target, {source.name: source.relative for source in found})
     try:
         with closing(outcomes):
@@ -189,7 +206,10 @@ def _collect(
                     fresh.add(name)
                 elif outcome.status == "same":
                     report.skipped += 1
+                    same.add(name)
                 else:
+                    if name in target and (outcome.changed or not target.is_whole(name)):
+                        target.remove(name)
                     report.failed.append((str(job.source.path), outcome.message))
                     ledger.fail(name, outcome.message, outcome.seconds, outcome.size)
                 if outcome.status in ("done", "same"):
@@ -197,10 +217,12 @@ def _collect(
                 if progress:
                     finished = report.done + report.skipped + len(report.failed)
                     progress(finished, len(jobs), name)
-        _drop_odd_ones(target, found, fresh, report, ledger)
+        report.gone = _drop_lost(target, lost, fresh | same, gone)
+        _drop_odd_ones(target, found, fresh, same, report, ledger)
         # what failed keeps its place, so that a repaired file moves no other
         stored = set(target.names)
-        divided = _divided(sorted(stored | {s.name for s in found}), found, options, target)
+        every = sorted(stored | {s.name for s in found})
+        divided = divide(every, found, options, target.provenance)
         divided = {name: [m for m in members if m in stored] for name, members in divided.items()}
         if divided != target.splits:
             target.set_splits(divided)
@@ -217,8 +239,8 @@ def _planned(
 ) -> tuple[list[Source], Room]:
     """The sources, cut where that is needed or was done before, and the memory they need."""
     known = store.cut
-    if memory and any(source.name not in store for source in cut(found, {}, 0, known)):
-        found, room, _ = _within(found, options, memory, known)
+    if memory:
+        found, room, _ = _within(found, options, memory, known, store)
     else:
         found, room = cut(found, {}, 0, known), Room()
     now = sorted({source.whole for source in found if source.whole})
@@ -230,25 +252,82 @@ def _planned(
     return found, room
 
 
+def _unchanged(source: Source, store: Store, options: Options) -> bool:
+    """Whether a sample is in the store already, so that its input will be hashed and not read."""
+    if source.name not in store or not store.is_whole(source.name):
+        return False
+    try:
+        return store.provenance(source.name).get("files") == hashed(source, options)[0]
+    except InputError:
+        return False
+
+
 def _within(
-    found: list[Source], options: Options, memory: int, known: Sequence[str]
+    found: list[Source],
+    options: Options,
+    memory: int,
+    known: Sequence[str],
+    store: Store | None = None,
 ) -> tuple[list[Source], Room, Rates]:
     """The sources as they fit into so much memory, the room that they leave, and the rates."""
     every = [*found, *(part for source in found for part in parts(source))]
     rates = measure(every, options)
+    if memory < rates.base:
+        raise InputError(
+            f"memory: expected at least the {gigabytes(rates.base)} that a worker takes before it"
+            f" reads anything, got {gigabytes(memory)}"
+        )
     peaks = {source.name: rates.of(source).peak for source in every}
+    for source in found:
+        large = peaks[source.name] > memory and source.name not in known
+        if large and store is not None and _unchanged(source, store, options):
+            peaks[source.name] = rates.base
     found = cut(found, peaks, memory, known)
     used = {s.name: peaks[s.name] for s in found if not s.lacking}
     return found, Room(memory, rates.base, used), rates
 
 
+def _is_made(store: Store, name: str) -> bool:
+    """Whether `preprocess` made a sample, and nobody appended it otherwise."""
+    return "files" in store.provenance(name)
+
+
+def _lost(store: Store, found: Sequence[Source], gone: str) -> list[str]:
+    """Samples that were made from inputs which are no longer there; taken out if so asked."""
+    here = {source.name for source in found}
+    here |= {part.name for source in found for part in parts(source)}
+    lost = [name for name in store.names if name not in here and _is_made(store, name)]
+    if lost and gone == "refuse":
+        names = f"{', '.join(lost[:3])}{', …' if len(lost) > 3 else ''}"
+        raise InputError(
+            f"{store.path}: the inputs of {len(lost)} of its samples are no longer there ({names}):"
+            ' `gone` "drop" takes these out of the store, "keep" keeps them'
+        )
+    return lost
+
+
+def _drop_lost(store: Store, lost: Sequence[str], here: Iterable[str], gone: str) -> list[str]:
+    """Take out what is lost, or of what is kept that which has another name now."""
+
+    def contents(name: str) -> tuple[str, ...]:
+        return tuple(sorted(store.provenance(name)["files"].values()))
+
+    if gone == "keep" and lost:
+        twins = {contents(name) for name in here}
+        lost = [name for name in lost if contents(name) in twins]
+    for name in lost:
+        store.remove(name)
+    return list(lost)
+
+
 def _open(path: Path, arguments: dict[str, Any], options: Options, overwrite: bool) -> Store:
     if (path / "zarr.json").exists():
-        old = Store(path).arguments if not overwrite else None
-        if old == arguments:
+        old = _resolved(Store(path).arguments, path) if not overwrite else None
+        arguments_now = _resolved(arguments, path)
+        if old == arguments_now:
             return Store(path)
         if not overwrite:
-            differs = "not by preprocess" if old is None else _difference(old, arguments)
+            differs = "not by preprocess" if old is None else _difference(old, arguments_now)
             raise InputError(f"{path}: the store was made otherwise ({differs}); overwrite it?")
     return Store.create(path, options.schema, overwrite, arguments)
 
@@ -268,13 +347,18 @@ def _job(source: Source, store: Store, options: Options) -> Job:
 
 
 def _drop_odd_ones(
-    store: Store, found: Sequence[Source], fresh: set[str], report: Report, ledger: Ledger
+    store: Store,
+    found: Sequence[Source],
+    fresh: set[str],
+    same: set[str],
+    report: Report,
+    ledger: Ledger,
 ) -> None:
     """Without a schema, take out samples that lack a field most samples have, or have another."""
     if store.schema is not None:
         return
     paths = {source.name: str(source.path) for source in found}
-    tables = {name: store.fields(name) for name in store.names}
+    tables = {name: store.fields(name) for name in store.names if _is_made(store, name)}
     wanted: dict[tuple[str, str, str], int] = {}
     for key in {key for table in tables.values() for key in table}:
         counts = Counter(table[key] for table in tables.values() if key in table)
@@ -293,42 +377,30 @@ def _drop_odd_ones(
             else "is missing (most samples have it)"
         )
         store.remove(name)
-        if name in fresh:
-            report.done -= 1
-        else:
-            report.skipped -= 1
+        report.done -= name in fresh
+        report.skipped -= name in same
         message = f"sample {name!r}: {what} {trouble}".replace(" expected", ": expected")
         report.failed.append((paths.get(name, name), message))
         ledger.fail(name, message)
 
 
-def _divided(
-    names: Sequence[str], found: Sequence[Source], options: Options, store: Store | None = None
-) -> dict[str, list[str]]:
-    """The splits of samples; parts of one input, and with `split_by` those of a folder, share one.
+def _kept_path(source: str, store: Path) -> str:
+    """A source as the store remembers it: without links; one given relatively, from the store."""
+    real = os.path.realpath(source)
+    if os.path.isabs(source):
+        return real
+    try:
+        return os.path.relpath(real, os.path.realpath(store))
+    except ValueError:  # on another drive
+        return real
 
-    The rule then divides inputs, or folders, instead of samples.
-    """
-    wholes = {source.name: source.whole or source.name for source in found}
-    for name in names:
-        if name not in wholes:
-            about = store.provenance(name) if store is not None and name in store else {}
-            wholes[name] = about.get("whole", name)
-    if options.split_by == "folder":
-        wholes = {name: whole.rpartition("/")[0] or whole for name, whole in wholes.items()}
-    groups = sorted({wholes[name] for name in names})
-    said = {wholes[source.name]: source.split for source in found if source.split}
-    rule: Mapping[str, Any] = options.splits or splits.DEFAULT
-    if options.splits is None and said:
-        rule = {s: [n for n in groups if said.get(n) == s] for s in sorted({*said.values()})}
-    rule = splits.read_files(rule, groups, (source.path.parent for source in found))
-    divided = splits.split(groups, rule, options.seed)
-    place = {group: split for split, members in divided.items() for group in members}
-    out: dict[str, list[str]] = {split: [] for split in divided}
-    for name in sorted(names):
-        if wholes[name] in place:
-            out[place[wholes[name]]].append(name)
-    return out
+
+def _resolved(arguments: Any, store: Path) -> Any:
+    """Arguments that a store remembers, with absolute sources."""
+    if arguments is None:
+        return None
+    sources = [os.path.realpath(store / source) for source in arguments.get("sources", [])]
+    return {**arguments, "sources": sources}
 
 
 def _plain(value: Any) -> Any:

@@ -94,7 +94,10 @@ def search(
             folder that has all branches.
     """
     out: list[Source] = []
-    for given in [sources] if isinstance(sources, str | os.PathLike) else sources:
+    asked = [sources] if isinstance(sources, str | os.PathLike) else [*sources]
+    if not asked:
+        raise InputError("sources: expected files, globs or folders, got none")
+    for given in asked:
         text = os.fspath(given)
         path = Path(text)
         if path.exists():

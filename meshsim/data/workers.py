@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import (
     connection,
@@ -19,8 +19,10 @@ from multiprocessing import (
     parent_process,
     resource_tracker,
 )
+from types import ModuleType
 from typing import Any
 
+from meshsim.check import WorkError
 from meshsim.data.convert import Job, Outcome, convert
 
 SMALL = 2 << 20  # bytes
@@ -84,22 +86,32 @@ def run(jobs: Sequence[Job], workers: int, room: Room | None = None) -> Outcomes
 
 
 def pooled(jobs: Sequence[Job], workers: int, room: Room) -> Outcomes:
-    """Outcomes as they come; ends early when a worker dies."""
+    """Outcomes as they come; ends early when a worker dies.
+
+    Raises:
+        WorkError: the workers cannot be started.
+    """
     pool = processes(workers)
     waiting = deque(jobs)
     running: dict[Future[Outcome], Job] = {}
-    starting = threading.Thread(target=_start, args=(pool,))
+    troubles: list[BaseException] = []
+    starting = threading.Thread(target=_start, args=(pool, troubles))
     starting.start()
     try:
         # this process has loaded what the others are still loading
-        while waiting and starting.is_alive() and _small(waiting[0]) and not room.limit:
-            job = waiting.popleft()
+        while starting.is_alive() and not room.limit:
+            job = next((job for job in waiting if _small(job)), None)
+            if job is None:
+                break
+            waiting.remove(job)
             yield job, convert(job)
         starting.join()
+        if troubles:
+            raise WorkError("the worker processes end as they start") from troubles[0]
         while True:
             # few at a time: an interrupt need not wait for a long queue
             for job in _admitted(waiting, running, 2 * workers, workers, room):
-                with quiet_start():
+                with quiet_start(), without_main():
                     running[pool.submit(convert, job)] = job
             if not running:
                 return
@@ -128,9 +140,13 @@ def processes(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, context, initializer=start_worker)
 
 
-def _start(pool: ProcessPoolExecutor) -> None:
-    with quiet_start(), suppress(BrokenProcessPool):
-        pool.submit(os.getpid).result()
+def _start(pool: ProcessPoolExecutor, troubles: list[BaseException]) -> None:
+    try:
+        with quiet_start(), without_main():
+            first = pool.submit(os.getpid)
+        first.result()
+    except (BrokenProcessPool, OSError, EOFError) as error:  # the latter two: no server to fork
+        troubles.append(error)
 
 
 def _small(job: Job) -> bool:
@@ -175,6 +191,21 @@ def quiet_start() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Processes started meanwhile do not import the main script, of which they need nothing.
+
+    It may be slow to import, and where it lacks its `if __name__ == "__main__"` it would start
+    them again.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def start_worker() -> None:

@@ -227,13 +227,47 @@ def test_cut_after_it_was_stored_whole(tmp_path: Path, monkeypatch: pytest.Monke
     preprocess([folder], tmp_path / "s")
     assert Store(tmp_path / "s").names == ["a"]
     limited(monkeypatch, {"a": 50})
-    preprocess([folder], tmp_path / "s", memory=20)
-    assert Store(tmp_path / "s").names == ["a"]  # it is there: no memory is needed
     pieces(folder, "b")
     preprocess([folder], tmp_path / "s", memory=20)
+    assert Store(tmp_path / "s").names == ["a", "b"]  # it is there: no memory is needed
+    # but when it has to be read again, it is
+    with (folder / "a.pvtu").open("a") as file:
+        file.write("\n")
+    report = preprocess([folder], tmp_path / "s", memory=20)
     names = Store(tmp_path / "s").names
-    assert names == ["a.part0", "a.part1", "a.part2", "b"]
+    assert names == ["a.part0", "a.part1", "a.part2", "b"] and report.gone == []
     Store(tmp_path / "s").verify()
+
+
+def test_what_changed_is_refused_where_it_is_too_large_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    meshsim.write(tetrahedra(2), folder / "a.vtu")
+    meshsim.write(tetrahedra(2), folder / "b.vtu")
+    preprocess([folder], tmp_path / "s")
+    meshsim.write(tetrahedra(3), folder / "a.vtu")
+    limited(monkeypatch, {"a": 50, "b": 50})
+    report = preprocess([folder], tmp_path / "s", memory=20)
+    ((source, message),) = report.failed
+    assert source.endswith("a.vtu") and "expected to need" in message
+    assert (report.done, report.skipped, Store(tmp_path / "s").names) == (0, 1, ["b"])
+
+
+def test_memory_below_what_a_worker_has_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    meshsim.write(tetrahedra(2), tmp_path / "in" / "a.vtu")
+    module = sys.modules["meshsim.data.preprocessing"]
+    monkeypatch.setattr(module, "measure", lambda found, options: Rates(300_000_000))
+    with pytest.raises(
+        InputError, match=r"at least the 300 MB that a worker takes .* got 4e-06 MB"
+    ):
+        preprocess([tmp_path / "in"], tmp_path / "s", memory=4)
+    with pytest.raises(InputError, match="at least the 300 MB"):
+        estimate([tmp_path / "in"], memory=4)
 
 
 def test_a_part_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

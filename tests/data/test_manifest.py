@@ -105,16 +105,17 @@ def test_failures_stay_until_they_succeed(tmp_path, flows, write_flow):
     write_flow(flows / "broken.npz", seed=9)
     preprocess([flows], tmp_path / "s")
     assert {e["status"] for e in Store(tmp_path / "s").manifest.values()} == {"done"}
-    # a stored sample whose file has gone bad is told of, though the old one stays
+    # a sample whose file has gone bad leaves the store: it is of a file that is no longer there
     (flows / "broken.npz").write_bytes(b"")
     preprocess([flows], tmp_path / "s")
     assert Store(tmp_path / "s").manifest["broken"]["status"] == "failed"
-    assert "broken" in Store(tmp_path / "s")
+    assert "broken" not in Store(tmp_path / "s")
     # what is no input any more and not stored is not spoken of
     (flows / "flow_0.npz").unlink()
     (flows / "broken.npz").unlink()
-    preprocess([flows], tmp_path / "s")
-    assert Store(tmp_path / "s").manifest["broken"]["status"] == "done"
+    preprocess([flows], tmp_path / "s", gone="keep")
+    manifest = Store(tmp_path / "s").manifest
+    assert "broken" not in manifest and manifest["flow_0"]["status"] == "done"
 
 
 def test_what_is_taken_out_again_has_failed(tmp_path, flows):
