@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class MeshsimError(Exception):
@@ -78,6 +79,7 @@ def check_count(n: object, name: str, least: int = 1) -> None:
 def check_shape(x: Tensor, shape: tuple[int | None, ...], name: str) -> None:
     """Raise `InputError` unless `x` has the shape; None stands for any length.
 
+    >>> import torch
     >>> check_shape(torch.zeros(3, 2), (None, 2), "points")
     """
     fits = x.dim() == len(shape) and all(
@@ -99,7 +101,7 @@ def check_index(index: Tensor, n: int, name: str, of: str = "points") -> None:
     """
     if index.numel() == 0:
         return
-    low, high = torch.aminmax(index)
+    low, high = index.aminmax()
     if low >= 0 and high < n:
         return
     flat = index.reshape(index.shape[0], -1)
@@ -112,7 +114,7 @@ def check_finite(x: Tensor, name: str) -> None:
     """Raise `InputError` if `x` holds NaN or infinity; the count and the first row are named."""
     if not x.is_floating_point() or x.numel() == 0:
         return
-    bad = ~torch.isfinite(x)
+    bad = ~x.isfinite()
     if bad.any():
         row = int(bad.reshape(bad.shape[0], -1).any(1).nonzero()[0]) if x.dim() else 0
         raise InputError(

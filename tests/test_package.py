@@ -22,6 +22,17 @@ def test_import_is_cheap() -> None:
     assert out.stdout.strip() == "[]"
 
 
+def test_help_and_a_mistyped_name_need_no_torch() -> None:
+    """It takes longer to load than all else that they do."""
+    for arguments, code in (["--help"], 0), (["info", "nothing.vtu"], 2):
+        run = (
+            f"import sys; from meshsim.cli import main; code = main({arguments!r});"
+            f"print(code, [m for m in ('torch', *{HEAVY!r}) if m in sys.modules])"
+        )
+        out = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True)
+        assert out.stdout.splitlines()[-1] == f"{code} []"
+
+
 def test_every_public_name_is_there() -> None:
     for name in meshsim.__all__:
         assert getattr(meshsim, name) is not None

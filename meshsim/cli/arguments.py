@@ -104,9 +104,13 @@ def load(path: Path, trust: bool = False, time: str | None = None) -> Mesh | Ser
 
     Of any other folder the message says what it is.
     """
-    from meshsim.io import format_of, read
+    from meshsim.io import guard
 
     expect(path, "file")
+    if not trust:
+        guard.start()
+    from meshsim.io import format_of, read
+
     if path.is_dir():
         try:
             format_of(path)

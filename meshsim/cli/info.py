@@ -17,21 +17,25 @@ def info(
     trust: Annotated[bool, typer.Option("--trust", help="Read in this process.")] = False,
 ) -> None:
     """Say what is in it: points, cells by type, fields with ranges, boundaries, times, bounds."""
+    from meshsim.cli.arguments import kind, print_json
+    from meshsim.io import guard
+
+    what = kind(path)
+    if what == "file" and not trust:
+        guard.start()
     from meshsim import native
-    from meshsim.cli.arguments import print_json
 
     with native.unbuilt():
-        document = _document(path, full, trust)
+        document = _document(path, what, full, trust)
     if json:
         print_json(document)
     else:
         _show(document)
 
 
-def _document(path: Path, full: bool, trust: bool) -> dict[str, Any]:
-    from meshsim.cli.arguments import kind, load
+def _document(path: Path, what: str, full: bool, trust: bool) -> dict[str, Any]:
+    from meshsim.cli.arguments import load
 
-    what = kind(path)
     if what == "run":
         return _run(path)
     if what == "store":

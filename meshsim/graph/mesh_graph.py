@@ -7,12 +7,14 @@ from enum import IntEnum
 from typing import Any
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from meshsim.check import check_length
 from meshsim.ops.adjacency import adjacency
+
+_ROWS = 1 << 17  # that are worked on at a time
 
 
 class NodeType(IntEnum):
@@ -62,6 +64,23 @@ def sorted_edges(
 ) -> Int[Tensor, " E"]:
     """(E,) the order that sorts edges by receiver, then sender; stable."""
     return (receiver * n + sender).sort(stable=True).indices
+
+
+def edge_vectors(points: Float[Tensor, "P D"], edges: Int[Tensor, "2 E"]) -> Float[Tensor, "E D+1"]:
+    """(E, D + 1): the way from receiver to sender, and its length.
+
+    Without gradients it is filled part by part: large meshes have no memory to spare.
+    """
+    if points.requires_grad:
+        away = points[edges[0]] - points[edges[1]]
+        return torch.cat([away, away.norm(dim=1, keepdim=True)], 1)
+    out = points.new_empty(edges.shape[1], points.shape[1] + 1)
+    for start in range(0, edges.shape[1], _ROWS):
+        rows = slice(start, start + _ROWS)
+        away = points[edges[0, rows]] - points[edges[1, rows]]
+        out[rows, :-1] = away
+        out[rows, -1] = away.norm(dim=1)
+    return out
 
 
 def rowptr(graph: Data) -> Int[Tensor, " R"]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from meshsim.check import InputError, check_known
-from meshsim.graph.mesh_graph import MeshGraph, NodeType, directed, sorted_edges
+from meshsim.graph.mesh_graph import MeshGraph, NodeType, directed, edge_vectors, sorted_edges
 from meshsim.graph.periodic import Periodic, as_periodic, join_points
 from meshsim.mesh import Boundary, Mesh
 from meshsim.ops.adjacency import check_edges
@@ -94,12 +94,10 @@ def node_graph(
         order = order[_distinct((point_node[edges[0]] + n * point_node[edges[1]])[order], away)]
     edges = edges[:, order]
     del order
-    offset = points[edges[0]]  # (E, D)
-    offset -= points[edges[1]]
     graph = MeshGraph(
         pos=points[node_point],
         edge_index=point_node[edges] if joined else edges,
-        edge_attr=torch.cat([offset, offset.norm(dim=1, keepdim=True)], 1),
+        edge_attr=edge_vectors(points, edges),
         node_type=_known_types(mesh, node_types, point_node, node_point),
         point_node=point_node,
         node_point=node_point,

@@ -114,6 +114,14 @@ _lock = threading.Lock()
 _worker: Worker | None = None
 
 
+def start() -> None:
+    """Start the child already, while this process loads what it needs to go on."""
+    global _worker
+    with _lock:
+        if _worker is None:
+            _worker = Worker(memory_limit())
+
+
 def close() -> None:
     """End the child that is waiting for requests, if there is one."""
     global _worker

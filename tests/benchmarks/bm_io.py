@@ -1,13 +1,15 @@
-"""What reading costs: a window of a large sample, and a million tetrahedra to their graph.
+"""What reading costs: a window of a large sample, a million tetrahedra to their graph, isolation.
 
-Run: python tests/benchmarks/bm_io.py [window] [read] [--nodes N] [--frames T] [--cubes N]
-     [--rounds N] [--threads N] [--json]
+Run: python tests/benchmarks/bm_io.py [window] [read] [isolation] [--nodes N] [--frames T]
+     [--cubes N] [--files N] [--rounds N] [--threads N] [--json]
 
 window: bytes that leave the files (Linux's count of the process, `rchar`) for random windows of 10
 frames of 1,000 nodes, over the bytes of the sample on disk; the first also opens it.
 read: a .vtu of tetrahedra, `meshsim.read` and `node_graph` against meshio and np.unique. Each in
 fresh processes, one after the other, in turns; the clock starts when the libraries are loaded, and
 the memory is the peak over what the process then holds.
+isolation: a folder of small mixed files, read by a guarded process against in the same one, with
+all that has to be started and loaded for it (but for meshsim), and "again" without.
 """
 
 from __future__ import annotations
@@ -26,11 +28,13 @@ from statistics import median
 import numpy as np
 import torch
 
+import meshsim
 from meshsim import Mesh, Sample, Series, write
 from meshsim.data import Field, NodeWindows, Schema, Store, Windows
 from meshsim.timing import machine
+from tests.benchmarks.bm_preprocess import make
 
-PARTS = ("window", "read")
+PARTS = ("window", "read", "isolation")
 PEERS = ("meshio", "meshsim")
 
 
@@ -130,7 +134,6 @@ def one(peer: str, file: Path) -> dict[str, float]:
     if peer == "meshio":
         import meshio
     else:
-        import meshsim
         from meshsim.graph import node_graph
 
         small = box(2)
@@ -163,13 +166,7 @@ def read(options: argparse.Namespace, folder: Path) -> tuple[str, dict[str, dict
     """A large file to its graph, against meshio."""
     file = folder / "box.vtu"
     write(box(options.cubes), file)
-    runs: dict[str, list[dict[str, float]]] = {peer: [] for peer in PEERS}
-    for k in range(options.rounds):
-        for peer in PEERS[:: 1 if k % 2 else -1]:
-            command = [sys.executable, __file__, "--one", peer, "--file", str(file)]
-            command += ["--threads", str(options.threads)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            runs[peer].append(json.loads(done.stdout))
+    runs = turns(PEERS, options.rounds, file, options.threads)
     if len({run["edges"] for found in runs.values() for run in found}) > 1:
         raise SystemExit("the peers found different edges")
     out = {}
@@ -183,21 +180,65 @@ def read(options: argparse.Namespace, folder: Path) -> tuple[str, dict[str, dict
     return f"read, {6 * options.cubes**3} tetrahedra, {size:.0f} MB", out
 
 
+def folder_of(how: str, folder: Path) -> dict[str, float]:
+    """Time to read all files of a folder in this process, or by its guarded one."""
+    found = sorted(p for p in folder.glob("*/*") if p.suffix != ".h5")  # those are of .xdmf files
+    took = []
+    for _ in range(2):
+        began = time.perf_counter()
+        for path in found:
+            meshsim.read(path, trust=how == "plain")
+        took.append(1e3 * (time.perf_counter() - began))
+    return {"milliseconds": took[0], "again": took[1]}
+
+
+def isolation(options: argparse.Namespace, folder: Path) -> tuple[str, dict[str, dict[str, float]]]:
+    """A folder of small files, read in this process and in a guarded one."""
+    make(folder, options.files, options.scale)
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6
+    runs = turns(("plain", "guarded"), options.rounds, folder, options.threads)
+    out = {}
+    for how, found in runs.items():
+        out[how] = {key: median(run[key] for run in found) for key in found[0]}
+        for key, label in (("milliseconds", "cost"), ("again", "cost again")):
+            pairs = zip(found, runs["plain"], strict=True)
+            ratios = [mine[key] / plain[key] for mine, plain in pairs]
+            out[how] |= {label: median(ratios), "low": min(ratios), "high": max(ratios)}
+    return f"isolation, {options.files} files, {size:.1f} MB", out
+
+
+def turns(
+    names: tuple[str, ...], rounds: int, place: Path, threads: int
+) -> dict[str, list[dict[str, float]]]:
+    """What each variant measures in processes of its own, one after the other, in turns."""
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for k in range(rounds):
+        for name in names[:: 1 if k % 2 else -1]:
+            command = [sys.executable, "-m", "tests.benchmarks.bm_io", "--one", name]
+            command += ["--place", str(place), "--threads", str(threads)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            runs[name].append(json.loads(done.stdout))
+    return runs
+
+
 def main() -> None:
     known = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    known.add_argument("parts", nargs="*", help=" and ".join(PARTS))
+    known.add_argument("parts", nargs="*", help=", ".join(PARTS))
     known.add_argument("--nodes", type=int, default=1_000_000)
     known.add_argument("--frames", type=int, default=80)
     known.add_argument("--cubes", type=int, default=55)
+    known.add_argument("--files", type=int, default=200)
     known.add_argument("--rounds", type=int, default=7)
     known.add_argument("--threads", type=int, default=1)
     known.add_argument("--json", action="store_true")
-    known.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
-    known.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    known.add_argument("--scale", type=float, default=0.5, help="of the meshes of isolation")
+    known.add_argument("--one", help=argparse.SUPPRESS)
+    known.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     options = known.parse_args()
     torch.set_num_threads(options.threads)
     if options.one:
-        print(json.dumps(one(options.one, options.file)))
+        work = one if options.one in PEERS else folder_of
+        print(json.dumps(work(options.one, options.place)))
         return
     if unknown := set(options.parts) - set(PARTS):
         known.error(f"unknown part {unknown.pop()!r} (known: {', '.join(PARTS)})")
@@ -206,7 +247,9 @@ def main() -> None:
         print(f"{machine()}, {options.threads} threads")
     for part in options.parts or PARTS:
         with tempfile.TemporaryDirectory() as folder:
-            case, rows = {"window": window, "read": read}[part](options, Path(folder))
+            case, rows = {"window": window, "read": read, "isolation": isolation}[part](
+                options, Path(folder)
+            )
         found[case] = rows
         if not options.json:
             print(case)

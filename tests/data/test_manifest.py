@@ -10,6 +10,7 @@ import pytest
 
 from meshsim.data import Store, preprocess
 from meshsim.data.manifest import FILE
+from tests import trajectory_files
 
 
 @pytest.fixture
@@ -137,3 +138,13 @@ def test_samples_that_were_appended_are_in_it(tmp_path, flow):
     store.append(flow("a", frames=3))
     assert store.manifest["a"]["contents"]["mesh"]["times"] == 3
     assert store.manifest["a"]["source"] == "a"
+
+
+def test_bytes_of_a_trajectory_are_its_share_of_the_file(tmp_path):
+    folder = tmp_path / "flow"
+    trajectory_files.cylinder_flow(folder, "train", 4)
+    report = preprocess(folder, tmp_path / "s", config={"trust": True})
+    read = [entry["bytes_read"] for entry in report.manifest.values()]
+    beside = (folder / "meta.json").stat().st_size
+    whole = (folder / "train.tfrecord").stat().st_size
+    assert len(read) == 4 and abs(sum(read) - 4 * beside - whole) < 4

@@ -5,6 +5,7 @@ import torch
 
 from meshsim.check import InputError
 from meshsim.graph import NodeType, from_points, guess_node_type, node_graph, rowptr, to_points
+from meshsim.graph.mesh_graph import edge_vectors
 from meshsim.mesh import Mesh
 from tests.graph.grids import grid
 from tests.helpers import DTYPES, MESHES
@@ -148,3 +149,16 @@ def test_node_types_of_the_mesh_are_kept():
         node_graph(mesh.with_fields(point={"node_type": kept + 3}))
     values = node_graph(mesh.with_fields(point={"node_type": kept.double()}))  # no numbers of types
     assert torch.equal(values.node_type, node_graph(mesh).node_type)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_edge_vectors_are_the_same_bits_in_parts(monkeypatch, rows):
+    monkeypatch.setattr("meshsim.graph.mesh_graph._ROWS", rows)
+    points = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    edges = torch.randint(0, 50, (2, 333), generator=torch.Generator().manual_seed(1))
+    away = points[edges[0]] - points[edges[1]]
+    expected = torch.cat([away, away.norm(dim=1, keepdim=True)], 1)
+    assert torch.equal(edge_vectors(points, edges), expected)
+    moved = points.clone().requires_grad_()
+    found = edge_vectors(moved, edges)
+    assert torch.equal(found, expected) and found.requires_grad
