@@ -111,25 +111,36 @@ def _reversed(nodes: np.ndarray, offsets: np.ndarray, turned: np.ndarray) -> np.
 def _rings(
     edges: np.ndarray, owner: np.ndarray, other: np.ndarray, inside: np.ndarray, n: int
 ) -> list[Tree]:
-    """Polygons from the edges around them."""
+    """Polygons from the edges around them; of all cells with as many edges at once."""
     cell = np.concatenate([owner, other[inside]])
     every = np.concatenate([edges, edges[inside]])
     order = np.argsort(cell, kind="stable")
-    of = ragged(np.bincount(cell, minlength=n))
-    loops: list[int] = []
-    sizes: list[int] = []
-    for c in range(n):
-        left = every[order[of[c] : of[c + 1]]].tolist()
-        ring = list(left.pop()) if left else []
-        while left:
-            k = next((k for k, edge in enumerate(left) if ring[-1] in edge), None)
-            expect(k is not None, f"cell {c + 1} is not closed by its faces")
-            a, b = left.pop(k or 0)
-            ring.append(b if a == ring[-1] else a)
-        expect(len(ring) > 3 and ring[0] == ring[-1], f"cell {c + 1} is not closed by its faces")
-        loops += ring[:-1]
-        sizes.append(len(ring) - 1)
-    return by_size(np.array(loops, np.int64), ragged(np.array(sizes)), {3: "triangle", 4: "quad"})
+    counts = np.bincount(cell, minlength=n)
+    of = ragged(counts)
+    loops = np.empty(len(every), np.int64)
+
+    def closed(good: np.ndarray, cells: np.ndarray) -> None:
+        bad = cells[~good]
+        expect(not len(bad), f"cell {bad.min(initial=n) + 1} is not closed by its faces")
+
+    closed(counts > 2, np.arange(n))
+    for k in np.unique(counts):
+        cells = np.flatnonzero(counts == k)
+        here, places = np.arange(len(cells)), of[cells][:, None] + np.arange(k)
+        around = every[order[places]]  # (cells, k, 2)
+        ring = np.empty((len(cells), k + 1), np.int64)
+        ring[:, :2] = around[:, -1]
+        free = np.ones((len(cells), k), bool)
+        free[:, -1] = False
+        for step in range(2, k + 1):
+            fits = free & (around == ring[:, step - 1, None, None]).any(2)
+            best = fits.argmax(1)
+            closed(fits[here, best], cells)
+            free[here, best] = False
+            ring[:, step] = around[here, best].sum(1) - ring[:, step - 1]
+        closed(ring[:, 0] == ring[:, -1], cells)
+        loops[places] = ring[:, :-1]
+    return by_size(loops, of, {3: "triangle", 4: "quad"})
 
 
 def _sections(data: bytes) -> tuple[int, np.ndarray, list[Tree], list[Tree]]:
