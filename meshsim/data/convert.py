@@ -96,6 +96,8 @@ def hashed(source: Source, options: Options) -> tuple[dict[str, str], int]:
     size = total([*source_files(source), *more])
     if source.entry is not None:
         size += sizes(source.path, source.entry)[0]
+    if source.part is not None:
+        size += sizes(source.path, None, source.part)[0] - total([source.path])
     return files, size
 
 
@@ -160,7 +162,12 @@ def read_source(source: Source, options: Options) -> tuple[Sample, dict[str, str
     for branch, path in source.files:
         when = None if options.time == "" else options.time
         found = read(
-            path, planar=options.planar, time=when, trust=options.trust, entry=source.entry
+            path,
+            planar=options.planar,
+            time=when,
+            trust=options.trust,
+            entry=source.entry,
+            part=source.part,
         )
         if isinstance(found, Sample):
             parameters |= found.parameters

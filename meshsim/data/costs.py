@@ -140,6 +140,8 @@ class Rates:
         except (MeshsimError, OSError):
             files = []
         path, on_disk = str(source.path), total(files)
+        if source.part is not None:
+            on_disk = sizes(source.path, None, source.part)[0]
         if source.entry is not None:
             on_disk += sizes(source.path, source.entry)[0]
         if source.lacking:
@@ -147,7 +149,7 @@ class Rates:
         stored, seconds, beyond, how = 0.0, 0.0, 0.0, "measured"
         peak = float(self.base)
         for _, file in source.files:
-            kind, size, held = kind_of(file), *sizes(file, source.entry)
+            kind, size, held = kind_of(file), *sizes(file, source.entry, source.part)
             mine = sorted((p for p in self.probes if p.kind == kind), key=lambda p: p.held)
             if not mine:
                 how = "assumed"
@@ -172,9 +174,11 @@ class Rates:
 def _line(points: Sequence[tuple[int, float]], at: int) -> float:
     """A rising straight line through the first and the last of some points."""
     (x0, y0), (x1, y1) = min(points), max(points)
+    if y1 < y0:  # the larger one was quicker: what they took is noise
+        y1 = y0
     if at <= x0 or x1 == x0:
         return y0 * max(1.0, at / max(x0, 1 << 20))
-    slope = max(0.0, (y1 - y0) / (x1 - x0))
+    slope = (y1 - y0) / (x1 - x0)
     return y0 + slope * (at - x0) if slope else y1 * max(1.0, at / x1)
 
 

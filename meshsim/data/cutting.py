@@ -3,37 +3,51 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from meshsim.data.sources import Source, is_case, named_by
+from meshsim.io import entries
 from meshsim.io.formats import suffix_of
 
 LISTS = ("pvtu", "pvtp", "pvts", "pvtr", "pvti", "vtm")
-_WHY = "only .pvtu and its kin, .vtm and decomposed OpenFOAM cases can be cut"
+_WHY = (
+    "only .pvtu and its kin, .vtm, decomposed OpenFOAM cases, and .cgns, .vtkhdf, .vtu and .vtp of"
+    " several zones, partitions or pieces can be cut"
+)
 
 
 def parts(source: Source) -> list[Source]:
     """The parts of a source as sources of their own, `NAME.part0` and so on; [] if it has none.
 
-    Parts are the pieces of a .pvtu (.pvtp, .pvts, .pvtr, .pvti), the data sets of a .vtm and the
-    processor folders of a decomposed OpenFOAM case. Each is read as it lies: cells that VTK marks
-    as duplicates stay, and so do the patches between processors. A sample of several branches is
+    Parts are the pieces of a .pvtu (.pvtp, .pvts, .pvtr, .pvti), the data sets of a .vtm, the
+    processor folders of a decomposed OpenFOAM case, the zones of a CGNS file, the partitions of a
+    .vtkhdf and the pieces of a .vtu or .vtp. Each is read as it lies: cells that VTK marks as
+    duplicates stay, and so do the patches between processors. A sample of several branches is
     never cut. Parameters are those of the whole.
     """
-    if len(source.files) != 1:
+    if out := pieces(source):
+        return out
+    if not _is_alone(source) or not source.path.is_file():
         return []
-    branch, path = source.files[0]
-    return [
-        replace(
-            source,
-            name=f"{source.name}.part{k}",
-            files=((branch, part),),
-            whole=source.name,
-        )
-        for k, part in enumerate(_pieces(path))
-    ]
+    return [_part(source, k, source.files[0][1], k) for k in range(len(entries.parts(source.path)))]
+
+
+def pieces(source: Source) -> list[Source]:
+    """Those parts of a source that are files or folders of their own."""
+    found = _pieces(source.files[0][1]) if _is_alone(source) else []
+    return [_part(source, k, path, None) for k, path in enumerate(found)]
+
+
+def _is_alone(source: Source) -> bool:
+    return len(source.files) == 1 and source.entry is None
+
+
+def _part(source: Source, k: int, path: Path, part: int | None) -> Source:
+    files = ((source.files[0][0], path),)
+    name = f"{source.name}.part{k}"
+    return replace(source, name=name, files=files, whole=source.name, part=part)
 
 
 def _pieces(path: Path) -> list[Path]:
@@ -48,24 +62,26 @@ def _pieces(path: Path) -> list[Path]:
 
 
 def cut(
-    found: Sequence[Source], peaks: dict[str, int], limit: int, known: Sequence[str]
+    found: Sequence[Source],
+    limit: int,
+    known: Sequence[str],
+    peak: Callable[[Source], int] = lambda source: 0,
 ) -> list[Source]:
     """The sources, those too large replaced by their parts or marked as refused.
 
     Arguments:
         found: all sources.
-        peaks: {name: bytes}, for the parts too; see `peaks_of`.
-        limit: bytes.
+        limit: bytes; 0: none.
         known: names of sources that were cut before, and so are again.
+        peak: bytes that reading a source, or a part of one, needs.
     """
     out: list[Source] = []
     for source in found:
-        whole, pieces = peaks.get(source.name, 0), parts(source)
-        if source.name in known and pieces:
+        if source.name in known and (pieces := parts(source)):
             out += pieces
-        elif not limit or whole <= limit or source.lacking:
+        elif not limit or source.lacking or (whole := peak(source)) <= limit:
             out.append(source)
-        elif pieces and max(peaks[p.name] for p in pieces) <= limit:
+        elif (pieces := parts(source)) and max(map(peak, pieces)) <= limit:
             out += pieces
         else:
             out.append(replace(source, lacking=_refusal(source, whole, limit, len(pieces))))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from meshsim.check import InputError, WorkError, check_known
 from meshsim.data import cluster as dask
 from meshsim.data.convert import Job, hashed
 from meshsim.data.costs import Plan, Rates, measure, plan
-from meshsim.data.cutting import cut, gigabytes, parts
+from meshsim.data.cutting import cut, gigabytes, parts, pieces
 from meshsim.data.division import divide
 from meshsim.data.manifest import Entry, Ledger
 from meshsim.data.options import Options, check_options
@@ -242,7 +243,7 @@ def _planned(
     if memory:
         found, room, _ = _within(found, options, memory, known, store)
     else:
-        found, room = cut(found, {}, 0, known), Room()
+        found, room = cut(found, 0, known), Room()
     now = sorted({source.whole for source in found if source.whole})
     if now != known:
         store.set_cut(now)
@@ -270,20 +271,23 @@ def _within(
     store: Store | None = None,
 ) -> tuple[list[Source], Room, Rates]:
     """The sources as they fit into so much memory, the room that they leave, and the rates."""
-    every = [*found, *(part for source in found for part in parts(source))]
-    rates = measure(every, options)
+    rates = measure([*found, *(piece for source in found for piece in pieces(source))], options)
     if memory < rates.base:
         raise InputError(
             f"memory: expected at least the {gigabytes(rates.base)} that a worker takes before it"
             f" reads anything, got {gigabytes(memory)}"
         )
-    peaks = {source.name: rates.of(source).peak for source in every}
-    for source in found:
-        large = peaks[source.name] > memory and source.name not in known
+
+    @cache
+    def peak(source: Source) -> int:
+        needed = rates.of(source).peak
+        large = needed > memory and not source.whole and source.name not in known
         if large and store is not None and _unchanged(source, store, options):
-            peaks[source.name] = rates.base
-    found = cut(found, peaks, memory, known)
-    used = {s.name: peaks[s.name] for s in found if not s.lacking}
+            return rates.base  # it will not be read
+        return needed
+
+    found = cut(found, memory, known, peak)
+    used = {source.name: peak(source) for source in found if not source.lacking}
     return found, Room(memory, rates.base, used), rates
 
 
@@ -294,9 +298,11 @@ def _is_made(store: Store, name: str) -> bool:
 
 def _lost(store: Store, found: Sequence[Source], gone: str) -> list[str]:
     """Samples that were made from inputs which are no longer there; taken out if so asked."""
-    here = {source.name for source in found}
-    here |= {part.name for source in found for part in parts(source)}
+    here = {source.name: source for source in found}
     lost = [name for name in store.names if name not in here and _is_made(store, name)]
+    wholes = {store.provenance(name).get("whole", "") for name in lost} & here.keys()
+    there = {part.name for whole in wholes for part in parts(here[whole])}
+    lost = [name for name in lost if name not in there]
     if lost and gone == "refuse":
         names = f"{', '.join(lost[:3])}{', …' if len(lost) > 3 else ''}"
         raise InputError(

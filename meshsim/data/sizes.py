@@ -10,7 +10,7 @@ from pathlib import Path
 
 from meshsim.check import MeshsimError
 from meshsim.data.sources import Source, named_by, source_files
-from meshsim.io.entries import count
+from meshsim.io import entries
 
 
 def kind_of(path: Path) -> str:
@@ -20,12 +20,17 @@ def kind_of(path: Path) -> str:
     return "openfoam" if path.is_dir() else suffix_of(path)
 
 
-def sizes(path: Path, entry: int | None = None) -> tuple[int, int]:
+def sizes(path: Path, entry: int | None = None, part: int | None = None) -> tuple[int, int]:
     """Bytes of a file or case with what belongs to it, and of those that are held at once.
 
     A .pvd and a case are read time by time: the largest time counts (of a case, with its mesh). Of
-    a file that holds many samples, one has an even share.
+    a file that holds many samples, one has an even share; of one with parts, a part has what its
+    points are of all.
     """
+    if part is not None:
+        points = entries.parts(path)
+        share = total([path]) * points[part] // max(sum(points), 1) if part < len(points) else 0
+        return share, share
     if entry is not None:
         share = total([path]) // max(_count(path), 1)
         return share, share
@@ -50,7 +55,7 @@ def sizes(path: Path, entry: int | None = None) -> tuple[int, int]:
 @lru_cache
 def _count(path: Path) -> int:
     try:
-        return count(path)[0]
+        return entries.count(path)[0]
     except MeshsimError:
         return 1
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 
 from meshsim.check import InputError
@@ -45,6 +46,7 @@ class Source:
         lacking: why it cannot be read, or "".
         entry: which of the samples of a file that holds many, or None.
         whole: the name of what this is a part of, or "".
+        part: which of the parts of its file, or None: all of it.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Source:
     lacking: str = ""
     entry: int | None = None
     whole: str = ""
+    part: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -167,7 +170,7 @@ def hash_source(source: Source, more: Sequence[Path] = (), trust: bool = False) 
     Raises:
         InputError: a file, or the sample in it, cannot be read.
     """
-    out = hash_files([*source_files(source), *more], source.path.parent)
+    out = hash_files([*source_files(source), *more], source.path.parent, source.part is not None)
     if source.entry is not None:
         from meshsim.io.entries import digest
 
@@ -175,8 +178,11 @@ def hash_source(source: Source, more: Sequence[Path] = (), trust: bool = False) 
     return out
 
 
-def hash_files(files: Sequence[Path], root: Path) -> dict[str, str]:
+def hash_files(files: Sequence[Path], root: Path, again: bool = False) -> dict[str, str]:
     """{path relative to root: sha256}.
+
+    Arguments:
+        again: they will be asked for again: what has not changed since is not read twice.
 
     Raises:
         InputError: a file cannot be read.
@@ -184,11 +190,23 @@ def hash_files(files: Sequence[Path], root: Path) -> dict[str, str]:
     out = {}
     for file in files:
         try:
-            with file.open("rb") as stream:
-                out[_relative(file, root)] = hashlib.file_digest(stream, "sha256").hexdigest()
+            known = os.stat(file)
+            stamp = (known.st_size, known.st_mtime_ns, known.st_ino)
+            out[_relative(file, root)] = _digest(file, stamp) if again else _digest_of(file)
         except OSError as error:
             raise InputError(f"{file}: cannot read: {error.strerror}") from error
     return out
+
+
+def _digest_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@lru_cache(16)
+def _digest(file: Path, stamp: tuple[int, int, int]) -> str:
+    """That of a file with this size, time and number."""
+    return _digest_of(file)
 
 
 def _search(

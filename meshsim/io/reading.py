@@ -11,6 +11,7 @@ import numpy as np
 from meshsim.check import InputError
 from meshsim.io import guard
 from meshsim.io.build import Built
+from meshsim.io.entries import PARTED
 from meshsim.io.formats import FALLBACKS, Format, case_folder, format_of
 from meshsim.io.frames import Lazy, Source
 from meshsim.io.planar import flat
@@ -26,6 +27,7 @@ def read(
     planar: bool = True,
     time: float | int | str | None = None,
     entry: int | None = None,
+    part: int | None = None,
     isolate: bool = True,
     trust: bool = False,
 ) -> Mesh | Series | Sample:
@@ -41,6 +43,8 @@ def read(
         time: of a series, the mesh at this time: a number, "first" or "last".
         entry: of a file that holds many samples (.tfrecord and its HDF5 kin), which one; None: the
             first, with a note.
+        part: of a file of several parts (zones of a CGNS file, partitions of a .vtkhdf, pieces of
+            a .vtu or .vtp), this one alone, as if it were the file; see `meshsim.io.entries.parts`.
         isolate: read in the guarded child; False reads in this process, without limits.
         trust: True is the same as `isolate=False` (the command line's `--trust`).
 
@@ -67,6 +71,10 @@ def read(
             raise InputError(f"{path}: holds one mesh: leave out `entry`")
         form = replace(form, options={**form.options, "entry": entry})
     forms = [form, *FALLBACKS.get(form.name, ())]
+    if part is not None:
+        if form.module not in PARTED:
+            raise InputError(f"{path}: cannot be read in parts: leave out `part`")
+        forms = [replace(form, options={**form.options, "part": part})]
     tree, used = guard.fetch_first([(f.module, f.options) for f in forms], path, trust)
     source, form = MeshSource(given, form.name, forms[used].reader), forms[used]
     try:

@@ -62,18 +62,27 @@ def _text(value: Any) -> str:
 
 
 def read(path: str, options: Tree) -> Tree:
-    """A CGNS file as a tree; `options["step"]` reads the fields at one time only."""
+    """A CGNS file as a tree.
+
+    Arguments:
+        options: {"step": number} reads the fields at one time only; {"part": number} one zone;
+            {"parts": True} gives {"parts": [points of each zone]} instead.
+    """
     with open(path, "rb") as file:
         head = file.read(8)
     if head != b"\x89HDF\r\n\x1a\n":
-        return _adf(path)
+        return {"parts": []} if options.get("parts") else _adf(path)
     import h5py
 
     with h5py.File(path, "r") as file:
-        return _file(Node(file, "/"), options.get("step"))
+        bases, notes = _bases(Node(file, "/"))
+        if options.get("parts"):
+            return {"parts": [_count(zone) for _, _, zones in bases for zone in zones]}
+        return _file(bases, notes, options.get("step"), options.get("part"))
 
 
-def _file(root: Node, step: int | None) -> Tree:
+def _bases(root: Node) -> tuple[list[tuple[int, Node, list[Node]]], list[str]]:
+    """(dimension, base, its zones) of those of the highest dimension; notes on the others."""
     bases = []
     for base in root.all("CGNSBase_t"):
         shape = base.data
@@ -83,23 +92,39 @@ def _file(root: Node, step: int | None) -> Tree:
             bases.append((int(shape.flat[0]), base, zones))  # type: ignore[union-attr]
     expect(bases, "holds no zones (no CGNSBase_t with a Zone_t)")
     top = max(dim for dim, _, _ in bases)
-    parts, names, notes = [], [], []
+    notes = [f"base {b.name!r} of dimension {dim} was left out" for dim, b, _ in bases if dim < top]
+    return [found for found in bases if found[0] == top], notes
+
+
+def _count(zone: Node) -> int:
+    """How many points a zone has; 0 where that is damaged."""
+    size = zone.data
+    good = size is not None and size.size >= 3 and size.size % 3 == 0
+    return int(np.prod(size.reshape(3, -1)[0])) if good else 0  # type: ignore[union-attr]
+
+
+def _file(
+    bases: list[tuple[int, Node, list[Node]]], notes: list[str], step: int | None, part: int | None
+) -> Tree:
+    parts, names = [], []
     times: list[float] | None = None
+    every = [zone for _, _, zones in bases for zone in zones]
+    expect(part is None or 0 <= part < len(every), f"has no zone {part} (it has {len(every)})")
     for dim, base, zones in bases:
-        if dim < top:
-            notes.append(f"base {base.name!r} of dimension {dim} was left out")
-            continue
         found = _times(base)
         times = found if times is None else times
         for zone in zones:
+            if part is not None and zone is not every[part]:
+                continue
             parts.append(_zone(zone, base, dim, step, len(found or [])))
             names.append(zone.name)
     steps = {part.pop("at") for part in parts}
     names_at = {key for part in parts for key in part.pop("moving")}
     series = bool(times) and len(times or []) > 1 and steps == {len(times or [])}
     out = merge(parts, names, compare=not series)
-    base = next(base for dim, base, _ in bases if dim == top)
-    out["extras"], out["global_fields"] = _extras(base)
+    out["extras"], out["global_fields"] = _extras(bases[0][1])
+    if part is not None:  # they are of all zones together
+        out["extras"] = {}
     out["notes"] = [*out.get("notes", []), *notes]
     if times and series and step is None:
         out["times"], out["steps"] = times, list(range(len(times)))

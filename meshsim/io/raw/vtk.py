@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from meshsim.io.raw import (
     gather,
     ragged,
     steps,
+    unpacked,
 )
 from meshsim.io.raw.markup import check_file, parse
 from meshsim.io.raw.merge import merge
@@ -38,6 +40,8 @@ LAGRANGE = {
 CHAINS = (2, 4, 6)  # poly-vertex, poly-line, triangle strip
 FLAT = (1, 2, 3, 4, 5, 6, 7, 9)
 GRIDS = {8: ("quad", [0, 1, 3, 2]), 11: ("hexahedron", [0, 1, 3, 2, 4, 5, 7, 6])}
+PIECE = re.compile(rb"""<Piece\b[^>]*?\bNumberOfPoints\s*=\s*["'](\d+)["']""")
+CHUNK = 1 << 20
 XML = {
     "UnstructuredGrid": "vtkXMLUnstructuredGridReader",
     "PolyData": "vtkXMLPolyDataReader",
@@ -57,8 +61,12 @@ def read(path: str, options: Tree) -> Tree:
     """Any of VTK's formats as a tree.
 
     Arguments:
-        options: {"kind": a key of `XML`, "legacy" or "vtkhdf"}.
+        options: {"kind": a key of `XML`, "legacy" or "vtkhdf"}; with "part" one piece of a .vtu or
+            .vtp or one partition of a .vtkhdf is read; {"parts": True} gives {"parts": [points of
+            each]} instead.
     """
+    if options.get("parts"):
+        return {"parts": _parts(path, options["kind"])}
     import vtkmodules.vtkCommonDataModel  # noqa: F401, registers the classes of data
     from vtkmodules import vtkIOXML
 
@@ -81,6 +89,11 @@ def read(path: str, options: Tree) -> Tree:
         reader = getattr(vtkIOXML, XML[kind])()
     reader.SetFileName(path)
     told(reader.UpdateInformation)
+    if "part" in options:
+        part, count = options["part"], len(_parts(path, kind))
+        expect(0 <= part < count, f"has no part {part} (it has {count})")
+        told(lambda: reader.UpdatePiece(part, count, 0))
+        return tree(reader.GetOutputDataObject(0))
     at = times(reader)
     if len(at) < 2:
         return _found(reader)
@@ -101,6 +114,28 @@ def read(path: str, options: Tree) -> Tree:
     whole = steps.looked_at(len(at), os.path.getsize(path))
     keys = [steps.key(load(i)) if see else (None, None, None) for i, see in enumerate(whole)]
     return steps.series(load, at, keys)
+
+
+def _parts(path: str, kind: str) -> list[int]:
+    """Points of the pieces of a .vtu or .vtp, or of the partitions of a .vtkhdf at one time."""
+    if kind == "vtkhdf":
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            root = file.get("VTKHDF", {})
+            listed = "NumberOfPoints" in root and "Steps" not in root
+            return [int(n) for n in root["NumberOfPoints"][()]] if listed else []
+    if kind not in ("UnstructuredGrid", "PolyData"):
+        return []
+    found, before = [], b""
+    with unpacked(path) as file:
+        while block := file.read(CHUNK):
+            # a tag may lie across two blocks: what is behind the last ">" comes again
+            text, end, before = (before + block).rpartition(b">")
+            found += [int(n) for n in PIECE.findall(text + end)]
+            if b"<AppendedData" in text:
+                break
+    return found
 
 
 def _found(reader: Any) -> Tree:
