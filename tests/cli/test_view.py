@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 import os
 import re
@@ -165,6 +166,9 @@ def test_no_display(
         monkeypatch.delenv(name, raising=False)
     fails(capsys, ["view", "--trust", str(box), "--show"], "no display", "--serve")
     fails(capsys, ["view", "--trust", str(box), "--show", "-o", "a.png"], "write no file")
+    if ctypes.util.find_library("X11"):
+        monkeypatch.setenv("DISPLAY", ":4242")  # which nobody serves
+        fails(capsys, ["view", "--trust", str(box), "--show"], "no display", "--serve")
 
 
 def test_a_missing_extra_and_a_taken_port(
