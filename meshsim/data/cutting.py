@@ -99,7 +99,9 @@ def _refusal(source: Source, peak: int, limit: int, pieces: int) -> str:
 def gigabytes(size: int) -> str:
     """Bytes for people.
 
-    >>> gigabytes(1_500_000_000), gigabytes(250_000)
-    ('1.5 GB', '0.25 MB')
+    >>> gigabytes(1_500_000_000), gigabytes(250_000), gigabytes(400)
+    ('1.5 GB', '0.25 MB', '400 bytes')
     """
+    if size < 1000:
+        return f"{size} bytes"
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
