@@ -13,8 +13,8 @@ from meshsim.io.formats import suffix_of
 
 LISTS = ("pvtu", "pvtp", "pvts", "pvtr", "pvti", "vtm")
 _WHY = (
-    "only .pvtu and its kin, .vtm, decomposed OpenFOAM cases, and .cgns, .vtkhdf, .vtu and .vtp of"
-    " several zones, partitions or pieces can be cut"
+    "only .pvtu and its kin, .vtm, decomposed OpenFOAM cases with a folder for each processor, and"
+    " .cgns, .vtkhdf, .vtu and .vtp of several zones, partitions or pieces can be cut"
 )
 
 
@@ -22,10 +22,10 @@ def parts(source: Source) -> list[Source]:
     """The parts of a source as sources of their own, `NAME.part0` and so on; [] if it has none.
 
     Parts are the pieces of a .pvtu (.pvtp, .pvts, .pvtr, .pvti), the data sets of a .vtm, the
-    processor folders of a decomposed OpenFOAM case, the zones of a CGNS file, the partitions of a
-    .vtkhdf and the pieces of a .vtu or .vtp. Each is read as it lies: cells that VTK marks as
-    duplicates stay, and so do the patches between processors. A sample of several branches is
-    never cut. Parameters are those of the whole.
+    processor folders of a decomposed OpenFOAM case (a collated one has none), the zones of a CGNS
+    file, the partitions of a .vtkhdf and the pieces of a .vtu or .vtp. Each is read as it lies:
+    cells that VTK marks as duplicates stay, and so do the patches between processors. A sample of
+    several branches is never cut. Parameters are those of the whole.
     """
     if out := pieces(source):
         return out
@@ -52,6 +52,10 @@ def _part(source: Source, k: int, path: Path, part: int | None) -> Source:
 
 def _pieces(path: Path) -> list[Path]:
     if path.is_dir():
+        if any(
+            path.glob("processors[0-9]*")
+        ):  # files of several processors cannot be entered as one
+            return []
         inside = [p for p in path.iterdir() if re.fullmatch(r"processor\d+", p.name) and is_case(p)]
         return sorted(inside, key=lambda p: int(p.name[9:]))
     if suffix_of(path) in LISTS:

@@ -28,7 +28,7 @@ _INDEXES = frozenset(["pvd", "vtm", "xdmf", *_PARALLEL])
 _REFERENCE = re.compile(rb"""(?:file|Source)\s*=\s*["']([^"'<>]+)["']|>\s*([^<>:\s]+\.h5):""")
 
 # folders of a case that hold times, or the case's parts with theirs
-_HELD = re.compile(r"[\d.eE+-]+|processors?\d+")
+_HELD = re.compile(r"[\d.eE+-]+|processors?\d+(_\d+-\d+)?")
 _PIECE = re.compile(r"(.+)\.(\d+)\.part")
 _SPLITS = {s: s for s in ("train", "valid", "test")} | {"val": "valid", "validation": "valid"}
 
@@ -136,6 +136,7 @@ def is_case(folder: Path) -> bool:
     return (
         _is_grid(folder)
         or (folder / "constant" / "polyMesh").is_dir()
+        or any(folder.glob("processors[0-9]*"))
         or (folder / "system" / "controlDict").is_file()
     )
 

@@ -153,7 +153,8 @@ def case_folder(path: Path) -> Path:
 def _folder(path: Path) -> Format:
     # a folder without a mesh is still a case, so that the message can say what it lacks
     signs = ("constant/polyMesh", "system/controlDict", "processor0", "constant")
-    if any((path / sign).exists() for sign in signs) or any(path.glob("*/polyMesh")):
+    more = (*path.glob("*/polyMesh"), *path.glob("processors[0-9]*"))
+    if more or any((path / sign).exists() for sign in signs):
         return FORMATS["openfoam"]
     if all((path / name).is_file() for name in CFDBENCH):
         return FORMATS["cfdbench"]

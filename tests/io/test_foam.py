@@ -223,7 +223,7 @@ def test_faults_are_named(tmp_path):
         read(tmp_path / "split")
     (tmp_path / "split/processor0").rename(tmp_path / "split/processors4")
     (tmp_path / "split/constant").mkdir()
-    with pytest.raises(InputError, match="reconstructPar"):
+    with pytest.raises(InputError, match="processor0: polyMesh/points is not there"):
         read(tmp_path / "split")
 
 

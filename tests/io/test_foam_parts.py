@@ -211,7 +211,8 @@ def test_regions_are_branches(tmp_path):
     assert solid.frame(1).cell_fields["T"].tolist() == (rows + 1.0).tolist()
 
 
-def test_a_case_of_decomposepar(tmp_path):
+@pytest.mark.parametrize("handler", ["uncollated", "collated"])
+def test_a_case_of_decomposepar(handler, tmp_path):
     tool = shutil.which("decomposePar")
     settings = Path("/usr/share/openfoam/etc/bashrc")
     if not tool or not settings.is_file():
@@ -233,10 +234,11 @@ def test_a_case_of_decomposepar(tmp_path):
         (folder / "system" / name).write_text(head + text + "\n")
     whole = read(folder, time=None)
     done = subprocess.run(
-        ["bash", "-c", f". {settings}; exec decomposePar -case {folder}"],
+        ["bash", "-c", f". {settings}; exec decomposePar -fileHandler {handler} -case {folder}"],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    if not (folder / "processor1/0/p").exists():
+    written = {"uncollated": "processor1", "collated": "processors2"}[handler]
+    if not (folder / written / "0/p").exists():
         pytest.skip(f"decomposePar did not run here: {done.stdout[-300:]} {done.stderr[-300:]}")
     shutil.rmtree(folder / "constant")
     shutil.rmtree(folder / "0")

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from meshsim.io.raw import Tree, check_indices, expect
+from meshsim.io.raw import Tree, check_indices, expect, unpacked
+from meshsim.io.raw.foam_blocks import load_block
 from meshsim.io.raw.foam_cells import cells
-from meshsim.io.raw.foam_file import COMPONENTS, File, load, uniform
+from meshsim.io.raw.foam_file import COLLATED, COMPONENTS, File, head, load, uniform
+from meshsim.io.raw.foam_layout import TIME, Roots
 
 VOLUME = re.compile(r"vol(Scalar|Vector|SymmTensor|Tensor|SphericalTensor)Field(::Internal)?$")
 POINT = re.compile(r"point(Scalar|Vector|SymmTensor|Tensor|SphericalTensor)Field$")
@@ -57,36 +59,62 @@ def find(folder: str, name: str) -> str | None:
 
 
 class Case:
-    """A case folder: its times, and where mesh and points of each time are."""
+    """A case folder, or one processor of it: its times, and where mesh and points of each are.
 
-    def __init__(self, path: str, region: str = ""):
-        self.path, self.region = path, region
-        found = []
-        for name in os.listdir(path):
-            if re.fullmatch(r"\d+(\.\d+)?([eE][-+]?\d+)?", name) and os.path.isdir(
-                os.path.join(path, name)
-            ):
-                found.append((float(name), name))
-        found.sort()
+    Arguments:
+        path: the folder.
+        region: of a case of several.
+        roots: {folder: the processor's block in its files, or None}, where they lie in other
+            folders than the case itself; a file in two is taken from the first.
+        name: of the processor, for messages.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        region: str = "",
+        roots: Roots | None = None,
+        name: str = "",
+    ):
+        self.region, self.name = region, name
+        self.roots = roots or {path: None}
+        found = sorted(
+            (float(name), name)
+            for name in {name for root in self.roots for name in os.listdir(root)}
+            if TIME.fullmatch(name) and self.folders(name)
+        )
         self.times = [(t, name) for i, (t, name) in enumerate(found) if i == 0 or
                       t > found[i - 1][0]]  # fmt: skip
-        self._cells: dict[str, int] = {}
 
-    def folder(self, time: str, *more: str) -> str:
-        """The folder of a time (or "constant"), of the region that is read."""
-        return os.path.join(self.path, time, self.region, *more)
+    def folders(self, time: str, region: str = "") -> list[str]:
+        """The folders of a time (or "constant"), in one root or several."""
+        here = (os.path.join(root, time, region) for root in self.roots)
+        return [folder for folder in here if os.path.isdir(folder)]
+
+    def find(self, time: str, name: str, *within: str) -> str | None:
+        """A file of a time (or "constant"), of the region that is read."""
+        for folder in self.folders(time, self.region):
+            found = find(os.path.join(folder, *within), name)
+            if found:
+                return found
+        return None
+
+    def load(self, path: str) -> File:
+        """Open a file of the case."""
+        block = next((b for r, b in self.roots.items() if path.startswith(os.path.join(r, ""))))
+        return load(path) if block is None else load_block(path, block)
 
     def instance(self, time: str | None, what: str) -> str | None:
         """The newest file of the mesh (points, faces …) at or before a time."""
         names = [name for t, name in self.times if time is None or t <= float(time)]
         for name in [*reversed(names), "constant"]:
-            found = find(self.folder(name, "polyMesh"), what)
+            found = self.find(name, what, "polyMesh")
             if found:
                 return found
         if time is not None and what == "points":
             # points only of a later time: better than nothing
             for _, name in self.times:
-                found = find(self.folder(name, "polyMesh"), what)
+                found = self.find(name, what, "polyMesh")
                 if found:
                     return found
         return None
@@ -102,19 +130,21 @@ class Case:
             path = None if faces is None else find(os.path.dirname(faces), what)
         path = path or self.need(time, what)
         try:
-            return how(load(path))
+            return how(self.load(path))
         except Exception as error:
-            raise ValueError(f"polyMesh/{what}: {error}") from error
+            raise ValueError(f"{self.where}polyMesh/{what}: {error}") from error
 
     def need(self, time: str | None, what: str) -> str:
         """The path of a file of the mesh that must be there."""
         found = self.instance(time, what)
         if found is None:
-            kinds = sorted(n for n in os.listdir(self.path) if re.fullmatch(r"processors\d+.*", n))
-            hint = "; it is decomposed into one file for all: run reconstructPar first"
-            hint = hint if kinds else ""
-            raise ValueError(f"polyMesh/{what} is not there{hint}")
+            raise ValueError(f"{self.where}polyMesh/{what} is not there")
         return found
+
+    @property
+    def where(self) -> str:
+        """The processor, to begin a message with."""
+        return f"{self.name}: " if self.name else ""
 
     def points(self, time: str | None) -> np.ndarray:
         """(N, 3) at a time."""
@@ -204,7 +234,7 @@ class Case:
             return {}
         out: Tree = {}
         try:
-            file = load(found)
+            file = self.load(found)
             n = file.count()
             if n == 0:
                 return {}
@@ -226,7 +256,7 @@ class Case:
                         file.value()
                 file.at += 1
         except ValueError as error:
-            raise ValueError(f"cellZones: {error}") from error
+            raise ValueError(f"{self.where}cellZones: {error}") from error
         return out
 
     def series(self) -> Tree:
@@ -235,37 +265,32 @@ class Case:
 
     def fields(self, time: str) -> list[tuple[str, str]]:
         """(name, "cell", "point" or "face") of the fields of a time, by headers of files."""
-        out = []
-        if not os.path.isdir(self.folder(time)):
-            return []
-        folder = self.folder(time)
-        for entry in sorted(os.listdir(folder)):
-            if not os.path.isfile(os.path.join(folder, entry)):
-                continue
-            kind = _class(os.path.join(folder, entry))
-            name = entry.removesuffix(".gz")
-            if VOLUME.match(kind):
-                out.append((name, "cell"))
-            elif POINT.match(kind):
-                out.append((name, "point"))
-            elif FACE.match(kind):
-                out.append((name, "face"))
-        return out
+        out: dict[str, str] = {}
+        for folder in self.folders(time, self.region):
+            for entry in sorted(os.listdir(folder)):
+                name = entry.removesuffix(".gz")
+                if name in out or not os.path.isfile(os.path.join(folder, entry)):
+                    continue
+                kind = _class(os.path.join(folder, entry))
+                for pattern, place in ((VOLUME, "cell"), (POINT, "point"), (FACE, "face")):
+                    if pattern.match(kind):
+                        out[name] = place
+        return sorted(out.items())
 
     def frame(
         self, time: str, patches: bool, n_cells: int | None = None, n_points: int | None = None
     ) -> Tree:
         """The fields of a time: {"cell_fields", "point_fields", "patch_fields", "points"?}."""
         out: Tree = {"cell_fields": {}, "point_fields": {}, "patch_fields": {}, "notes": []}
-        expect(os.path.isdir(self.folder(time)) or self.region, f"time {time} is not there")
+        expect(self.folders(time), f"time {time} is not there")
         if n_cells is None:
             n_cells, n_points = self._sizes(time)
         for name, kind in self.fields(time):
             if kind == "face":
                 continue
-            path = find(self.folder(time), name)
+            path = self.find(time, name)
             try:
-                file = load(str(path))
+                file = self.load(str(path))
                 entries = file.dictionary()
                 inside = _value(entries.get("internalField", entries.get("value")), entries)
                 if inside is None:
@@ -341,19 +366,19 @@ def series(case: Any) -> Tree:
 
 
 def _class(path: str) -> str:
-    """The class that a file's header names, or ""."""
-    import gzip
-
+    """The class that a file's header names, or that of the blocks in it, or ""."""
     try:
-        with open(path, "rb") as raw:
-            head = raw.read(4096)
-        if head[:2] == b"\x1f\x8b":
-            with gzip.open(path, "rb") as packed:
-                head = packed.read(4096)
+        with unpacked(path) as file:
+            start = file.read(8192)
     except OSError:
         return ""
-    found = re.search(rb"FoamFile\s*\{.*?\bclass\s+([\w:]+)\s*;", head, re.S)
-    return found[1].decode() if found else ""
+    found = head(start)
+    if found is not None and found[0].get("class") == COLLATED:
+        known = found[0].get("data.class")
+        found = ({"class": known}, 0) if known else head(start[found[1] :])
+        place = os.sep.join(path.rsplit(os.sep, 2)[1:])
+        expect(found, f"{place}: block 0 is cut off or has no FoamFile header")
+    return "" if found is None else found[0].get("class", "")
 
 
 def _value(entry: Any, entries: Tree) -> np.ndarray | None:

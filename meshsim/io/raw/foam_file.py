@@ -14,7 +14,9 @@ COMPONENTS = {"scalar": 1, "vector": 3, "symmTensor": 6, "tensor": 9, "spherical
 _COMMENT = re.compile(rb"/\*.*?\*/|//[^\n]*", re.S)
 _SPACE = re.compile(rb"(?:\s+|/\*.*?\*/|//[^\n]*)+", re.S)
 _WORD = re.compile(rb'"[^"]*"|[^\s{}();\[\]"]+')
-_HEADER = re.compile(rb"FoamFile\s*\{(.*?)\}", re.S)
+_HEADER = re.compile(rb"FoamFile\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_INNER = re.compile(rb"\w+\s*\{[^{}]*\}")
+COLLATED = "decomposedBlockData"  # the class of a file of several processors
 
 
 @dataclass
@@ -221,15 +223,28 @@ _BRACES = bytes.maketrans(b"(){}", b"    ")
 def load(path: str) -> File:
     """Open an OpenFOAM file."""
     data = content(path)
-    found = _HEADER.search(data, 0, 20_000)
+    found = head(data)
     expect(found, "has no FoamFile header")
     assert found is not None
+    expect(
+        found[0].get("class") != COLLATED,
+        "holds blocks of several processors: read the case that its folder processors… lies in",
+    )
+    return File(data, found[1], found[0])
+
+
+def head(data: bytes) -> tuple[dict[str, str], int] | None:
+    """The entries of FoamFile, without dictionaries among them, and where it ends."""
+    found = _HEADER.search(data, 0, 20_000)
+    if found is None:
+        return None
     header: dict[str, str] = {}
-    for line in _COMMENT.sub(b"", found[1]).decode("utf-8", "replace").split(";"):
+    text = _INNER.sub(b"", _COMMENT.sub(b"", found[1])).decode("utf-8", "replace")
+    for line in text.split(";"):
         key, _, value = line.strip().partition(" ")
         if key:
             header[key] = value.strip().strip('"')
-    return File(data, found.end(), header)
+    return header, found.end()
 
 
 def uniform(text: Any) -> np.ndarray | None:

@@ -1,9 +1,8 @@
-"""Decomposed OpenFOAM cases (processor0 …) as the whole mesh they came from; cases of regions."""
+"""Decomposed OpenFOAM cases as the whole mesh they came from; cases of regions."""
 
 from __future__ import annotations
 
 import os
-import re
 from typing import Any
 
 import numpy as np
@@ -11,32 +10,30 @@ import numpy as np
 from meshsim.io.raw import Tree, check_indices, expect, gather, ragged
 from meshsim.io.raw.foam import Case, find, left_out, series
 from meshsim.io.raw.foam_cells import cells
-from meshsim.io.raw.foam_file import File, load
+from meshsim.io.raw.foam_file import File
+from meshsim.io.raw.foam_layout import Layout, processors
 
 
 def opened(path: str, region: str = "") -> Any:
     """The case, or its processor folders where only they have the mesh, or later times."""
     case = Case(path, region)
-    folders = processors(path)
-    if not folders:
+    layout = processors(path)
+    if layout is None:
         return case
     whole = case.instance(None, "faces") is not None
-    parts = Parts(path, folders, region, case if whole else None)
     last = next((t for t, name in reversed(case.times) if case.fields(name)), -1.0)
+    if whole and layout.latest <= last:
+        return case
+    parts = Parts(path, layout, region, case if whole else None)
     if whole and not any(t > last and parts.fields(name) for t, name in reversed(parts.times)):
         return case
     return parts
 
 
-def processors(path: str) -> list[str]:
-    """The folders processor0, processor1 … in order."""
-    names = [name for name in os.listdir(path) if re.fullmatch(r"processor\d+", name)]
-    return sorted(names, key=lambda name: int(name[9:]))
-
-
 def regions(path: str) -> list[str]:
     """The names of the regions of a case that has several meshes and none of its own fields."""
-    homes = [path, *(os.path.join(path, name) for name in processors(path)[:1])]
+    layout = processors(path)
+    homes = [path, *(layout.parts[0] if layout else ())]
     for home in homes:
         constant = os.path.join(home, "constant")
         listed = sorted(os.listdir(constant)) if os.path.isdir(constant) else []
@@ -51,16 +48,28 @@ def regions(path: str) -> list[str]:
 
 
 class Parts:
-    """The processor folders of a case, joined by the addressing that decomposePar wrote.
+    """The processors of a case, joined by the addressing that decomposePar wrote.
 
     Arguments:
         whole: the case itself where it still has the mesh, which then is not joined again.
+
+    Raises:
+        ValueError: a processor has no folder.
     """
 
-    def __init__(self, path: str, folders: list[str], region: str, whole: Case | None):
+    def __init__(self, path: str, layout: Layout, region: str, whole: Case | None):
         self.path, self.whole = path, whole
-        self.cases = [Case(os.path.join(path, name), region) for name in folders]
-        self.notes = [f"joined from {len(folders)} processor folders"]
+        names = [f"processor{k}" for k in range(len(layout.parts))]
+        lost = [name for name, roots in zip(names, layout.parts, strict=True) if not roots]
+        expect(not lost, f"{', '.join(lost[:3])} of {len(names)} processors is not there")
+        self.cases = [
+            Case(path, region, roots, name) for name, roots in zip(names, layout.parts, strict=True)
+        ]
+        shared = any(block for roots in layout.parts for block in roots.values())
+        what = "processors in shared files (collated)" if shared else "processor folders"
+        self.notes = [f"joined from {len(names)} {what}"]
+        if layout.others:
+            self.notes.append(f"other decompositions are left out: {', '.join(layout.others)}")
         every = [{name for _, name in case.times} for case in self.cases]
         common = set.intersection(*every)
         self.times = [(t, name) for t, name in self.cases[0].times if name in common]
@@ -94,10 +103,10 @@ class Parts:
         found = case.instance(time, name)
         if faces is not None:
             found = find(os.path.dirname(faces), name)
-        where = os.path.basename(case.path)
+        where = case.name
         expect(found, f"{where}: polyMesh/{name} is not there: run reconstructParMesh first")
         try:
-            out = np.asarray(load(str(found)).numbers("i"))
+            out = np.asarray(case.load(str(found)).numbers("i"))
         except Exception as error:
             raise ValueError(f"{where}: polyMesh/{name}: {error}") from error
         expect(n < 0 or len(out) == n, f"{where}: {name} has {len(out)} entries (expected {n})")
@@ -115,9 +124,9 @@ class Parts:
 
     def _changes(self, time: str | None) -> bool:
         """The processors have a mesh or points of a time of their own."""
-        constant = os.path.join(self.cases[0].path, "constant")
         found = [self.instance(time, what) for what in ("points", "faces")]
-        return any(name is not None and not name.startswith(constant) for name in found)
+        start = tuple(os.path.join(folder, "") for folder in self.cases[0].folders("constant"))
+        return any(name is not None and not name.startswith(start) for name in found)
 
     def mesh(self, time: str | None, fields: bool = True) -> Tree:
         """The whole mesh at a time as a tree."""
@@ -234,7 +243,7 @@ class Parts:
         out: Tree = {"cell_fields": {}, "point_fields": {}, "notes": [], "patches": []}
         kinds = [kind for _, kind in self.fields(time)]
         for case in self.cases:
-            here = os.path.basename(case.path)
+            here = case.name
             n = {"cell": len(self._addressing(case, time, "cell", -1))}
             n["point"] = len(self._addressing(case, time, "point", -1)) if "point" in kinds else 0
             try:
@@ -268,7 +277,7 @@ class _Part:
         point = parts._addressing(case, time, "point", -1)
         check_indices(nodes, len(point), "faces")
         check_indices(point, n_points, "pointProcAddressing")
-        where = os.path.basename(case.path)
+        where = case.name
         expect((signed != 0).all(), f"{where}: faceProcAddressing holds a zero")
         ids, turned = np.abs(signed) - 1, signed < 0
         expect(len(owner) == n >= len(neighbour), f"{where}: owner has {len(owner)} entries")
