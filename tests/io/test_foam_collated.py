@@ -1,5 +1,6 @@
 """Collated OpenFOAM cases (processorsN) equal the cases they were split from."""
 
+import gzip
 import os
 import re
 import shutil
@@ -207,6 +208,11 @@ def test_faults_name_file_and_processor(tmp_path):
     )
     with pytest.raises(InputError, match="holds blocks of several processors: read the case"):
         read(tmp_path / "case/processors2")
+    packed = tmp_path / "case/processors2/2/V.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "case/processors2/2/U").read_bytes())[:-100])
+    with pytest.raises(InputError, match=r"2/V\.gz: Compressed file ended"):
+        read(tmp_path / "case", time="last")
+    packed.unlink()
     # a field of which one time has no file
     (tmp_path / "case/processors2/2/U").unlink()
     series = read(tmp_path / "case")

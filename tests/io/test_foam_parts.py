@@ -1,5 +1,6 @@
 """Decomposed OpenFOAM cases equal the cases they were split from; regions are branches."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -171,6 +172,20 @@ def test_faults_are_named(tmp_path):
         "are in no processor|is in one of them only|damaged",
         lambda p: shutil.rmtree(p / "processor1"),
     )
+
+    def first(name, value):
+        """Another first number in a list of the second processor."""
+
+        def change(folder):
+            path = folder / poly / name
+            path.write_text(re.sub(r"\n\(\n-?\d+", f"\n(\n{value}", path.read_text(), count=1))
+
+        return change
+
+    refused("faces are in no processor", first("faceProcAddressing", 10**13))
+    refused("cell 9999999999999", first("cellProcAddressing", 10**13 - 1))
+    for name, value in (("owner", -1), ("neighbour", -1), ("neighbour", 99)):
+        refused(f"processor1: {name} names a cell outside", first(name, value))
 
     def half(folder):
         path = folder / "processor1/2/p"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -367,16 +368,18 @@ def series(case: Any) -> Tree:
 
 def _class(path: str) -> str:
     """The class that a file's header names, or that of the blocks in it, or ""."""
+    place = os.sep.join(path.rsplit(os.sep, 2)[1:])
     try:
         with unpacked(path) as file:
             start = file.read(8192)
     except OSError:
         return ""
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{place}: {error}") from error
     found = head(start)
     if found is not None and found[0].get("class") == COLLATED:
         known = found[0].get("data.class")
         found = ({"class": known}, 0) if known else head(start[found[1] :])
-        place = os.sep.join(path.rsplit(os.sep, 2)[1:])
         expect(found, f"{place}: block 0 is cut off or has no FoamFile header")
     return "" if found is None else found[0].get("class", "")
 

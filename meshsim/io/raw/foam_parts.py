@@ -145,21 +145,23 @@ class Parts:
                 names.setdefault(name, kind)
         ids = np.concatenate([f[2] for f in faces])
         n_faces = int(ids.max(initial=-1)) + 1
+        _, first = np.unique(ids, return_index=True)
+        missing = n_faces - len(first)
+        expect(not missing, f"{missing} of {n_faces} faces are in no processor: is one missing?")
         owner, neighbour = np.full(n_faces, -1), np.full(n_faces, -1)
         for rows, values in owners:
             owner[rows] = values
         for rows, values in neighbours:
             neighbour[rows] = values
-        missing = int((owner < 0).sum())
-        expect(not missing, f"{missing} of {n_faces} faces are in no processor: is one missing?")
+        expect(owner.min() >= 0, "a face has no owner in any processor")
         sizes = np.concatenate([np.diff(f[1]) for f in faces])
         nodes = np.concatenate([f[0] for f in faces])
-        _, first = np.unique(ids, return_index=True)
         flat, offsets = gather(nodes, ragged(sizes), first), ragged(sizes[first])
         inside = neighbour >= 0
         n_internal = int(inside.sum())
         expect(inside[:n_internal].all(), "a face between processors is in one of them only")
         n_cells = int(max(owner.max(), neighbour.max(initial=-1))) + 1
+        expect(n_cells <= n_faces, f"cellProcAddressing names cell {n_cells - 1} ({n_faces} faces)")
         out: Tree = {
             "points": points,
             "blocks": cells(flat, offsets, owner, neighbour[:n_internal], n_cells),
@@ -278,6 +280,9 @@ class _Part:
         check_indices(nodes, len(point), "faces")
         check_indices(point, n_points, "pointProcAddressing")
         where = case.name
+        for what, of in (("owner", owner), ("neighbour", neighbour)):
+            good = of.min(initial=0) >= 0 and of.max(initial=0) < len(cell)
+            expect(good, f"{where}: {what} names a cell outside 0..{len(cell) - 1}")
         expect((signed != 0).all(), f"{where}: faceProcAddressing holds a zero")
         ids, turned = np.abs(signed) - 1, signed < 0
         expect(len(owner) == n >= len(neighbour), f"{where}: owner has {len(owner)} entries")
