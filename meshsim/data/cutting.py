@@ -52,9 +52,7 @@ def _part(source: Source, k: int, path: Path, part: int | None) -> Source:
 
 def _pieces(path: Path) -> list[Path]:
     if path.is_dir():
-        if any(
-            path.glob("processors[0-9]*")
-        ):  # files of several processors cannot be entered as one
+        if any(path.glob("processors[0-9]*")):  # files of several processors are no parts
             return []
         inside = [p for p in path.iterdir() if re.fullmatch(r"processor\d+", p.name) and is_case(p)]
         return sorted(inside, key=lambda p: int(p.name[9:]))

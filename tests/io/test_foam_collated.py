@@ -253,5 +253,5 @@ def test_a_collated_case_is_not_cut_into_processors(tmp_path):
     collate(tmp_path / "case", mesh=False)  # the parts alone would have no times
     (source,) = search(tmp_path / "case")
     assert parts(source) == []
-    (refused,) = cut([source], {"case": 50}, 20, [])
-    assert "with a folder for each processor can be cut" in refused.lacking
+    (refused,) = cut([source], 20, [], lambda source: 50)
+    assert "with a folder for each processor" in refused.lacking
