@@ -262,9 +262,7 @@ def test_memory_below_what_a_worker_has_is_refused_at_once(
     meshsim.write(tetrahedra(2), tmp_path / "in" / "a.vtu")
     module = sys.modules["meshsim.data.preprocessing"]
     monkeypatch.setattr(module, "measure", lambda found, options: Rates(300_000_000))
-    with pytest.raises(
-        InputError, match=r"at least the 300 MB that a worker takes .* got 4 bytes"
-    ):
+    with pytest.raises(InputError, match=r"at least the 300 MB that a worker takes .* got 4 bytes"):
         preprocess([tmp_path / "in"], tmp_path / "s", memory=4)
     with pytest.raises(InputError, match="at least the 300 MB"):
         estimate([tmp_path / "in"], memory=4)
