@@ -66,6 +66,20 @@ def sorted_edges(
     return (receiver * n + sender).sort(stable=True).indices
 
 
+def sorted_directed(pairs: Int[Tensor, "n 2"], n: int) -> Int[Tensor, "2 E"]:
+    """(2, E) both directions of distinct undirected pairs, sorted by receiver, then sender."""
+    low, high = pairs.unbind(1)
+    key = torch.cat([high * n + low, low * n + high])
+    if key.device.type == "cpu":
+        key.numpy().sort()  # in its place: large meshes have no memory to spare
+    else:
+        key = key.sort().values
+    out = torch.empty((2, len(key)), dtype=torch.int64, device=key.device)
+    torch.div(key, max(n, 1), rounding_mode="floor", out=out[1])
+    torch.remainder(key, max(n, 1), out=out[0])
+    return out
+
+
 def edge_vectors(points: Float[Tensor, "P D"], edges: Int[Tensor, "2 E"]) -> Float[Tensor, "E D+1"]:
     """(E, D + 1): the way from receiver to sender, and its length.
 

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from meshsim.check import InputError, check_known
-from meshsim.graph.mesh_graph import MeshGraph, NodeType, directed, edge_vectors, sorted_edges
+from meshsim.graph.mesh_graph import (
+    MeshGraph,
+    NodeType,
+    directed,
+    edge_vectors,
+    sorted_directed,
+    sorted_edges,
+)
 from meshsim.graph.periodic import Periodic, as_periodic, join_points
 from meshsim.mesh import Boundary, Mesh
 from meshsim.ops.adjacency import check_edges
@@ -87,13 +94,14 @@ def node_graph(
     if joined:
         point_node, node_point = join_points(mesh, joined)
     n = len(node_point)
-    edges = torch.stack(directed(pairs))  # (2, E) of points: neighbours, images or not
-    order = sorted_edges(point_node[edges[0]], point_node[edges[1]], n)
     if joined:
+        edges = torch.stack(directed(pairs))  # (2, E) of points: neighbours, images or not
+        order = sorted_edges(point_node[edges[0]], point_node[edges[1]], n)
         away = points[edges[0, order]] - points[edges[1, order]]
         order = order[_distinct((point_node[edges[0]] + n * point_node[edges[1]])[order], away)]
-    edges = edges[:, order]
-    del order
+        edges = edges[:, order]
+    else:
+        edges = sorted_directed(pairs, n)
     graph = MeshGraph(
         pos=points[node_point],
         edge_index=point_node[edges] if joined else edges,

@@ -165,6 +165,17 @@ def gather(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> np.ndar
     return values[start + np.arange(total)]
 
 
+def rows_of_size(nodes: np.ndarray, offsets: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
+    """(n, size) the values of some rows of a ragged array, all of one size; `rows` rise.
+
+    Rows that follow each other are not copied.
+    """
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        start = int(offsets[rows[0]])
+        return nodes[start : start + len(rows) * size].reshape(-1, size)
+    return nodes[offsets[rows][:, None] + np.arange(size)]
+
+
 def by_size(
     nodes: np.ndarray, offsets: np.ndarray, names: dict[int, str], rest: str = "polygon"
 ) -> list[Tree]:
@@ -176,7 +187,7 @@ def by_size(
         rows = np.flatnonzero(sizes == size)
         if len(rows):
             other[rows] = False
-            cells = nodes[offsets[rows][:, None] + np.arange(size)]
+            cells = rows_of_size(nodes, offsets, rows, size)
             blocks.append({"type": name, "nodes": cells, "rows": rows})
     rows = np.flatnonzero(other & (sizes > 0))
     if len(rows):

@@ -21,6 +21,7 @@ from meshsim.io.raw import (
     expect,
     gather,
     ragged,
+    rows_of_size,
     steps,
     unpacked,
 )
@@ -309,8 +310,8 @@ def _grid(data: Any, notes: list[str]) -> tuple[list[Tree], np.ndarray | None]:
     cells = data.GetCells()
     if cells is None:
         return [], None
-    offsets = array(cells.GetOffsetsArray()).astype(np.int64)
-    nodes = array(cells.GetConnectivityArray()).astype(np.int64)
+    offsets = array(cells.GetOffsetsArray()).astype(np.int64, copy=False)
+    nodes = array(cells.GetConnectivityArray()).astype(np.int64, copy=False)
     if len(kinds) == 0:
         return [], None
     _check_offsets(offsets, len(kinds), len(nodes))
@@ -334,8 +335,10 @@ def _grid(data: Any, notes: list[str]) -> tuple[list[Tree], np.ndarray | None]:
             for size in np.unique(sizes[rows]).tolist():
                 name, order = _named(number, size)
                 some = rows[sizes[rows] == size]
-                block = nodes[offsets[some][:, None] + np.asarray(order)]
-                blocks.append({"type": name, "nodes": block, "rows": some})
+                corners = rows_of_size(nodes, offsets, some, size)
+                if list(order) != list(range(size)):
+                    corners = corners[:, order]
+                blocks.append({"type": name, "nodes": corners, "rows": some})
     if not (kinds == 0).any():
         return blocks, None
     keep = np.flatnonzero(kinds)
