@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,17 +152,48 @@ def _numbers(name: str, raw: Mapping[str, Any], dtype: np.dtype[Any]) -> np.ndar
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
 
 
+def _linked(group: Any, name: str, kind: type) -> Any:
+    """What a group holds under a name, if it is of the kind and no link into another file."""
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        return None
+    return found if isinstance(found := group[name], kind) else None
+
+
+def _is_trajectory(group: Any) -> bool:
+    """Whether a group has cells, as rows of numbers of points, and positions; once or for times."""
+    import h5py
+
+    def rows(name: str, kinds: str, widths: Collection[int]) -> bool:
+        data = _linked(group, name, h5py.Dataset)
+        return (
+            data is not None
+            and data.dtype.kind in kinds
+            and data.ndim in (2, 3)
+            and data.shape[-1] in widths
+        )
+
+    return rows("cells", "iu", range(2, 28)) and any(rows(name, "f", (2, 3)) for name in PLACES)
+
+
 def _groups(path: str) -> list[str]:
     """Names of the groups that hold a trajectory; numbers in their order."""
     import h5py
 
     with h5py.File(path, "r") as file:
-        names = [n for n in file if isinstance(file.get(n, getlink=True), h5py.HardLink)]
-        names = [name for name in names if isinstance(file[name], h5py.Group)]
-        names = [n for n in names if "cells" in file[n] and any(p in file[n] for p in PLACES)]
-    expect(names, "no group holds a trajectory (expected `cells` and `pos`, `mesh_pos`, …)")
+        groups = {name: _linked(file, name, h5py.Group) for name in file}
+        names = [n for n, group in groups.items() if group is not None and _is_trajectory(group)]
     return sorted(names, key=lambda n: [(not w.isdigit(), int(w) if w.isdigit() else 0, w)
                                         for w in re.findall(r"\d+|\D+", n)])  # fmt: skip
+
+
+def _entry(path: str, entry: int) -> tuple[str, int]:
+    """The group of one trajectory, and how many there are."""
+    names = _groups(path)
+    expect(names, "no group holds a trajectory (expected `cells` and `pos`, `mesh_pos`, …)")
+    expect(0 <= entry < len(names), f"has no trajectory {entry} (0..{len(names) - 1})")
+    return names[entry], len(names)
 
 
 def _hdf_digest(path: str, entry: int) -> str:
@@ -170,7 +201,7 @@ def _hdf_digest(path: str, entry: int) -> str:
 
     digest = hashlib.sha256()
     with h5py.File(path, "r") as file:
-        group = file[_groups(path)[entry]]
+        group = file[_entry(path, entry)[0]]
         for name in sorted(group):
             values = group[name][()]
             digest.update(f"{name} {values.dtype.str} {values.shape} ".encode())
@@ -181,14 +212,13 @@ def _hdf_digest(path: str, entry: int) -> str:
 def _hdf(path: str, entry: int, meta: dict[str, Any]) -> tuple[dict[str, Feature], int]:
     import h5py
 
-    names = _groups(path)
-    expect(0 <= entry < len(names), f"has no trajectory {entry} (0..{len(names) - 1})")
+    place, total = _entry(path, entry)
     said = {k for k, about in (meta.get("features") or {}).items() if about["type"] == "static"}
     found: dict[str, Feature] = {}
     with h5py.File(path, "r") as file:
-        group = file[names[entry]]
+        group = file[place]
         for name in group:
-            here = f"group {names[entry]!r}: `{name}`"
+            here = f"group {place!r}: `{name}`"
             # a link may lead into another file
             expect(isinstance(group.get(name, getlink=True), h5py.HardLink), f"{here}: is a link")
             data = group[name]
@@ -203,7 +233,7 @@ def _hdf(path: str, entry: int, meta: dict[str, Any]) -> tuple[dict[str, Feature
                 found[name] = Feature(True, values.reshape(len(values), -1))
             elif data.ndim >= 2:
                 found[name] = Feature(False, data[()].reshape(*data.shape[:2], -1))
-    return found, len(names)
+    return found, total
 
 
 def _tree(found: dict[str, Feature], step: float, notes: list[str]) -> Tree:
