@@ -267,6 +267,12 @@ def _cells(block: Tree) -> Cells:
 
 def _face_cells(top: int, sizes: np.ndarray, nodes: np.ndarray) -> Cells:
     """Faces of cells of dimension `top`, by their corners."""
+    wide = {1: 1, 2: 2}.get(top)
+    if wide is not None and (sizes != wide).any():
+        odd = int(sizes[sizes != wide][0])
+        raise InputError(
+            f"a boundary has a face of {odd} points (expected {wide}, in a mesh of {top}-D cells)"
+        )
     flat_nodes = as_tensor(nodes, torch.int64)
     if top == 1:
         return Cells("vertex", flat_nodes.reshape(-1, 1))
