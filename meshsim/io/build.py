@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class Form:
         values = np.asarray(values)
         if shape is not None and rows is not None:
             shape = [rows, *shape[1:]]
-        if shape is not None and values.size == np.prod(shape, dtype=np.int64):
+        if shape is not None and values.size == math.prod(shape):
             values = values.reshape(shape)
         elif shape is None and not self.exact and not key.startswith("global:"):
             if values.ndim == 2 and values.shape[1] == 1:
