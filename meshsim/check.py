@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from math import isfinite
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -74,6 +76,31 @@ def check_count(n: object, name: str, least: int = 1) -> None:
     """
     if not isinstance(n, int) or isinstance(n, bool) or n < least:
         raise InputError(f"`{name}`: expected a whole number of {least} or more, got {n!r}")
+
+
+def whole_number(n: object, name: str, least: int = 1) -> int:
+    """`n` as an int, NumPy's integers too; `InputError` unless it is at least `least`.
+
+    >>> whole_number(3, "points")
+    3
+    """
+    n = int(n) if isinstance(n, Integral) and not isinstance(n, bool) else n
+    check_count(n, name, least)
+    return int(n)  # type: ignore[call-overload, no-any-return]
+
+
+def finite_number(x: object, name: str) -> float:
+    """`x` as a float; `InputError` unless it is a number, finite and in the range of floats.
+
+    >>> finite_number(3, "dt")
+    3.0
+    """
+    try:
+        if isinstance(x, Real) and not isinstance(x, bool) and isfinite(x):
+            return float(x)
+    except OverflowError:
+        raise InputError(f"`{name}`: expected a finite number, got one beyond 1e308") from None
+    raise InputError(f"`{name}`: expected a finite number, got {one_line(repr(x), 60)}")
 
 
 def check_shape(x: Tensor, shape: tuple[int | None, ...], name: str) -> None:

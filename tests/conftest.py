@@ -32,7 +32,8 @@ def real_data() -> Path:
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """Annotations are not asserted: for `torch.compile`, which cannot trace the checker."""
+    """Annotations are not asserted: for `torch.compile`, which cannot trace the checker, and as a
+    user's program calls what it gives wrong types."""
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Sampler
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
-from meshsim.check import InputError, check_known
+from meshsim.check import InputError, check_known, whole_number
 from meshsim.data.blocks import draw
 from meshsim.data.schema import Schema
 from meshsim.data.store import Store
@@ -93,7 +93,8 @@ class NodeWindows(Dataset):
         seed: of the draws.
 
     Raises:
-        InputError: no schema, a field missing or elsewhere, no series long enough.
+        InputError: no schema, a field missing or elsewhere, no series long enough, a count or seed
+            that is none.
     """
 
     def __init__(
@@ -112,10 +113,10 @@ class NodeWindows(Dataset):
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
     ):
-        counts = {"length": length, "nodes": nodes, "blocks": blocks}
-        for label, value in (counts | {"stride": stride, "every": every}).items():
-            if value < 1:
-                raise InputError(f"windows: {label}: expected 1 or more, got {value}")
+        length = whole_number(length, "length")
+        nodes, blocks = whole_number(nodes, "nodes"), whole_number(blocks, "blocks")
+        stride, every = whole_number(stride, "stride"), whole_number(every, "every")
+        seed = whole_number(seed, "seed", 0)
         check_known(location, ("point", "cell"), "location")
         fields = schema or store.schema
         if fields is None:
@@ -276,9 +277,12 @@ def loader(
         workers: processes that read ahead; 0: this one reads.
         seed: of the order.
         drop_last: leave out a last batch that is smaller.
+
+    Raises:
+        InputError: no such size, number of workers or seed.
     """
-    if size < 1 or workers < 0:
-        raise InputError(f"loader: expected `size` of 1 or more, got {size}, {workers} workers")
+    size, workers = whole_number(size, "size"), whole_number(workers, "workers", 0)
+    seed = whole_number(seed, "seed", 0)
     return DataLoader(
         windows,
         size,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from meshsim.check import InputError, check_known, nearest, one_line
+from meshsim.check import InputError, check_known, finite_number, nearest, one_line
 from meshsim.data import splits
 from meshsim.data.derived import Features
 from meshsim.data.frames import Cast, Picked, Stacked, stack
@@ -144,8 +143,10 @@ def check_options(config: Mapping[str, Any] | None) -> Options:
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise InputError(f"`cells.{key}`: expected 1 or more, got {count!r}")
     features = _features(table.pop("features", {}), table)
-    if not math.isfinite(dt := float(table.pop("dt", 0.0))) or dt < 0:
+    if (dt := finite_number(table.pop("dt", 0.0), "dt")) < 0:
         raise InputError(f"`dt`: expected a number from 0, got {dt}")
+    if not isinstance(time := table.get("time", ""), str):
+        table["time"] = finite_number(time, "time")
     out = Options(
         fields,
         schema,

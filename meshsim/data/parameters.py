@@ -140,9 +140,10 @@ def read_parameters(path: Path) -> dict[str, Tensor]:
     for name, value in table.items():
         try:
             out[name] = torch.tensor(value, dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            said = one_line(repr(value), 60)
             raise InputError(
-                f"{path}: parameter {name!r}: expected a number or a list of numbers, got {value!r}"
+                f"{path}: parameter {name!r}: expected a number or a list of numbers, got {said}"
             ) from error
         if not bool(torch.isfinite(out[name]).all()):
             raise InputError(f"{path}: parameter {name!r} is not finite")

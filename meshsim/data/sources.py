@@ -121,7 +121,8 @@ def search(
             raise InputError(f"{text}: no such file or folder")
         if not found:
             what = " and ".join(branches.values()) if branches else "mesh files"
-            raise InputError(f"{text}: no {what} in this folder")
+            inside = "trajectories in this file" if path.is_file() else f"{what} in this folder"
+            raise InputError(f"{text}: no {inside}")
         out += found
     first: dict[tuple[Path, int | None], Source] = {}
     for source in out:
@@ -245,14 +246,17 @@ def _search(
 
 
 def _of_file(path: Path, root: Path, branch: str) -> list[Source]:
-    """The sample of a file or case, or those of a file that holds many."""
+    """The sample of a file or case, or those of a file that holds many: none of an alien one."""
     if path.is_dir() or not _holds_many(path):
         return [_plaid(path, root, branch) or _source(path, root, ((branch, path),))]
     from meshsim.io.entries import count
 
     whole = _source(path, root, ((branch, path),))
     split = _SPLITS.get(path.name.partition(".")[0], whole.split)
-    n, wrong = count(path)
+    try:
+        n, wrong = count(path)
+    except InputError as error:
+        return [replace(whole, split=split, lacking=str(error))]
     found = [
         replace(whole, name=f"{whole.name}_{i:06d}", split=split, entry=i)
         for i in range(n + bool(wrong))
@@ -281,19 +285,19 @@ def pieces(path: Path) -> list[Path]:
 
 
 def _matched(folder: Path, branches: Mapping[str, str]) -> tuple[tuple[tuple[str, Path], ...], str]:
-    """The files of the branches that a folder has, and what it lacks if it has but some."""
+    """The files of the branches that a folder has, and why they make no sample, or ""."""
     here = {p.name for p in folder.iterdir()}
     names = sorted(here | {cut[1] for name in here if (cut := _PIECE.fullmatch(name))})
-    out = []
+    out: list[tuple[str, Path]] = []
+    wrong = []
     for branch, pattern in branches.items():
         fits = [name for name in names if fnmatch(name, pattern)]
         if len(fits) > 1:
-            raise InputError(f"{folder}: several files fit branch {branch!r}: {', '.join(fits)}")
-        if fits:
-            out.append((branch, folder / fits[0]))
-    lacking = next((b for b in branches if b not in dict(out)), "") if out else ""
-    said = f"{folder}: no file fits branch {lacking!r} ({branches[lacking]})" if lacking else ""
-    return tuple(out), said
+            wrong.append(f"{folder}: several files fit branch {branch!r}: {', '.join(fits)}")
+        elif not fits:
+            wrong.append(f"{folder}: no file fits branch {branch!r} ({pattern})")
+        out += [(branch, folder / name) for name in fits]
+    return tuple(out), wrong[0] if wrong else ""
 
 
 def _plaid(file: Path, root: Path, branch: str) -> Source | None:
@@ -301,11 +305,13 @@ def _plaid(file: Path, root: Path, branch: str) -> Source | None:
     sample = file.parent.parent
     if file.parent.name != "meshes" or not re.fullmatch(r"sample_\d+", sample.name):
         return None
-    if len(list(file.parent.glob("mesh_*.cgns"))) > 1:
-        raise InputError(f"{sample}: a PLAID sample with several meshes is not supported yet")
     split = sample.parent.name if sample.parent.parent.name == "data" else ""
-    relative = _relative(file, root)
-    return Source(sample.name, file, ((branch, file),), relative, split)
+    every = sorted(file.parent.glob("mesh_*.cgns"))
+    if len(every) > 1:
+        lacking = f"{sample}: a PLAID sample with several meshes is not supported yet"
+        files = tuple((branch, mesh) for mesh in every)
+        return Source(sample.name, sample, files, _relative(sample, root), split, lacking)
+    return Source(sample.name, file, ((branch, file),), _relative(file, root), split)
 
 
 def _source(path: Path, root: Path, files: tuple[tuple[str, Path], ...]) -> Source:

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from meshsim.check import InputError, check_known, nearest
+from meshsim.check import InputError, check_known, finite_number, nearest
 from meshsim.data.files import read_json
 
 DEFAULT: Mapping[str, Any] = {"train": 0.8, "valid": 0.1, "test": 0.1}
@@ -45,7 +45,7 @@ def split(names: Sequence[str], rule: Mapping[str, Any], seed: int = 0) -> dict[
         if entry == "rest":
             fractions[name] = 1.0
         elif isinstance(entry, int | float) and not isinstance(entry, bool):
-            fractions[name] = float(entry)
+            fractions[name] = finite_number(entry, f"splits.{name}")
         elif isinstance(entry, str | list | tuple) and entry:
             for pattern in [entry] if isinstance(entry, str) else entry:
                 named = pattern in known  # then it is no pattern

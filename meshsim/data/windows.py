@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from meshsim.check import InputError, check_known
+from meshsim.check import InputError, check_known, whole_number
 from meshsim.data.disk import StoredFrames
 from meshsim.data.schema import Field, Schema, columns, find_in
 from meshsim.data.store import Store
@@ -69,9 +69,8 @@ class Windows:
         dtype: torch.dtype = torch.float32,
         cache_bytes: int = 4 << 30,
     ):
-        for label, value in (("length", length), ("stride", stride), ("every", every)):
-            if value < 1:
-                raise InputError(f"windows: {label}: expected 1 or more, got {value}")
+        length, stride = whole_number(length, "length"), whole_number(stride, "stride")
+        every = whole_number(every, "every")
         fields = schema or store.schema
         if fields is None:
             raise InputError(f"{store.path}: the store has no schema: say which fields there are")

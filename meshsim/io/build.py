@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class Form:
         values = np.asarray(values)
         if shape is not None and rows is not None:
             shape = [rows, *shape[1:]]
-        if shape is not None and values.size == np.prod(shape, dtype=np.int64):
+        if shape is not None and values.size == math.prod(shape):
             values = values.reshape(shape)
         elif shape is None and not self.exact and not key.startswith("global:"):
             if values.ndim == 2 and values.shape[1] == 1:
@@ -267,6 +268,12 @@ def _cells(block: Tree) -> Cells:
 
 def _face_cells(top: int, sizes: np.ndarray, nodes: np.ndarray) -> Cells:
     """Faces of cells of dimension `top`, by their corners."""
+    wide = {1: 1, 2: 2}.get(top)
+    if wide is not None and (sizes != wide).any():
+        odd = int(sizes[sizes != wide][0])
+        raise InputError(
+            f"a boundary has a face of {odd} points (expected {wide}, in a mesh of {top}-D cells)"
+        )
     flat_nodes = as_tensor(nodes, torch.int64)
     if top == 1:
         return Cells("vertex", flat_nodes.reshape(-1, 1))

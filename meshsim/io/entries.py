@@ -14,7 +14,10 @@ PARTED = ("cgns", "vtk")
 
 
 def holds_many(path: Path) -> bool:
-    """Whether a file is of a format that holds many samples; its first bytes are looked at."""
+    """Whether a file may be of a format that holds many samples, by its first bytes.
+
+    HDF5 says what it holds only once it is opened, which `count` does in the guarded child.
+    """
     try:
         return format_of(path).module == MODULE
     except InputError:
@@ -23,6 +26,8 @@ def holds_many(path: Path) -> bool:
 
 def count(path: Path) -> tuple[int, str]:
     """How many samples a file holds, and what is wrong with the rest of it, or "".
+
+    It is 0 for an HDF5 file whose names look like trajectories', but which holds none.
 
     Raises:
         InputError: it cannot be read at all.

@@ -56,7 +56,7 @@ def _sound(about: Tree) -> bool:
     return (
         good
         and all(isinstance(word, str) for word in words)
-        and all(isinstance(n, int) for shape in about["shapes"].values() for n in shape)
+        and all(isinstance(n, int) and n >= 0 for s in about["shapes"].values() for n in s)
         and about["dim"] in (2, 3)
         and isinstance(about["z"], float | int | None)
     )
@@ -99,5 +99,5 @@ def unpack(extras: Tree, n_points: int, blocks: list[Tree]) -> tuple[Tree, str]:
         }
         order = {"order": array("order").reshape(-1)} if "order" in about["arrays"] else {}
         return {**about, "boundaries": boundaries, "groups": groups, **order}, ""
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, OverflowError):
         return {}, stale

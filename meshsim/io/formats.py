@@ -96,6 +96,9 @@ ALIASES = {"xmf": "xdmf", "gmsh": "msh", "foam": "openfoam", "vtmb": "vtm", "stl
 
 
 _UCD = re.compile(rb"(#[^\n]*\n\s*)*\d+([ \t]+\d+){4}[ \t]*\r?\n\s*\d+([ \t]+[-+.\deE]+){3}\s")
+# names of links, as the two kinds of HDF5 groups store them: after their length, or ended by zeros
+_CELLS = re.compile(rb"\x05cells|\0cells\0")
+_PLACES = re.compile(rb"\x03pos|\x08mesh_pos|\x09world_pos|\0(?:mesh_|world_)?pos\0")
 _NASTRAN = re.compile(rb"^[ \t]*(CEND[ \t]*\r?$|BEGIN[ ,]+BULK|GRID\*?[ ,\t]+\d)", re.M | re.I)
 
 
@@ -261,7 +264,11 @@ def _no_tecplot(head: bytes) -> str:
 
 
 def _hdf(path: Path, suffix: str) -> str | None:
-    """HDF5 holds many formats: ask the root group's members, without opening a hostile file."""
+    """HDF5 holds many formats: look for names, without opening a hostile file.
+
+    "trajectories" says that names of links are theirs; the groups that have to have them are known
+    once the guarded child has opened the file (`meshsim.io.entries.count`).
+    """
     if suffix in ("cgns", "vtkhdf", "med", "hmf", "exodus"):
         return suffix
     with open(path, "rb") as file:
@@ -276,7 +283,7 @@ def _hdf(path: Path, suffix: str) -> str | None:
         return "exodus"
     if b"ENS_MAA" in start:
         return "med"
-    if suffix in ("h5", "hdf5") and b"cells" in start and b"pos" in start:
+    if suffix in ("h5", "hdf5") and _CELLS.search(start) and _PLACES.search(start):
         return "trajectories"
     return None
 

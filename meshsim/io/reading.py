@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from meshsim.check import InputError
+from meshsim.check import InputError, one_line
 from meshsim.io import guard
 from meshsim.io.build import Built
 from meshsim.io.entries import PARTED
@@ -243,8 +244,11 @@ def _nearest(times: list[float], time: float | int | str) -> int:
         return 0 if time == "first" else len(times) - 1
     try:
         wanted = float(time)
-    except ValueError:
-        raise InputError(f"time {time!r}: expected a number, 'first' or 'last'") from None
+    except (ValueError, OverflowError):
+        wanted = math.nan
+    if not math.isfinite(wanted):
+        said = one_line(repr(time), 60)
+        raise InputError(f"time {said}: expected a number, 'first' or 'last'")
     n = int(np.argmin(np.abs(np.array(times) - wanted)))
     span = max(abs(times[0]), abs(times[-1]), 1e-300)
     if abs(times[n] - wanted) > 1e-6 * span:

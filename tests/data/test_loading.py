@@ -136,7 +136,7 @@ def test_graphs_can_be_sent_to_a_process(store):
     equal(pickle.loads(sent)[3], first)
 
 
-def test_batches_are_pygs(store):
+def test_batches_are_pygs(store, unchecked):
     data = NodeWindows(store, "train", 2, 6, blocks=2)
     batch = next(iter(loader(data, 3, shuffle=False)))
     assert batch.num_graphs == 3 and batch.batch.tolist() == [0] * 6 + [1] * 6 + [2] * 6
@@ -145,8 +145,12 @@ def test_batches_are_pygs(store):
     for i, one in enumerate(batch.to_data_list()):
         equal(one, data[i])
     assert len(loader(data, 4, drop_last=True)) == len(data) // 4
-    with pytest.raises(InputError, match="loader"):
-        loader(data, 0)
+    for size, options in ((0, {}), (2.5, {}), ("3", {}), (2, {"workers": 0.5})):
+        with pytest.raises(InputError, match=r"`(size|workers)`: expected a whole number"):
+            loader(data, size, **options)
+    for seed in (-1, 0.5, None):
+        with pytest.raises(InputError, match=r"`seed`: expected a whole number of 0 or more"):
+            loader(data, 2, seed=seed)
 
 
 def test_graphs_of_whole_meshes(store):
@@ -206,12 +210,23 @@ def test_steady_samples_cells_and_moving_points(tmp_path):
     assert torch.equal(window.pos, window.points[:, 0])
 
 
-def test_bad_requests_are_named(store):
+def test_bad_requests_are_named(store, unchecked):
     def refuse(message, *arguments, **options):
         with pytest.raises(InputError, match=message):
             NodeWindows(store, *arguments, **options)
 
-    refuse("nodes: expected 1", "train", 2, 0)
+    for wrong in (0, -3, 2.5, float("nan"), "4", None, True):
+        refuse("`nodes`: expected a whole number of 1 or more", "train", 2, wrong)
+        refuse("`length`: expected a whole number of 1 or more", "train", wrong, 5)
+        for name in ("blocks", "stride", "every"):
+            refuse(
+                f"`{name}`: expected a whole number of 1 or more", "train", 2, 5, **{name: wrong}
+            )
+        with pytest.raises(InputError, match="`length`: expected a whole number of 1 or more"):
+            Windows(store, "train", wrong)
+    for wrong in (-1, 0.5, "1", None):
+        refuse("`seed`: expected a whole number of 0 or more", "train", 2, 5, seed=wrong)
+    assert len(NodeWindows(store, "train", np.int64(2), np.int32(5), seed=np.int64(1))[0].node) == 5
     refuse("no window of 20 states", "train", 20, 5)
     refuse("unknown location", "train", 2, 5, location="edge")
     refuse("there are no cell fields", "train", 2, 5, location="cell")

@@ -96,6 +96,12 @@ def test_tables_make_a_schema():
         ({"frames": ["a"]}, "`frames`"),
         ({"splits": {"train": 0.5}}, "add up to 1"),
         ({"branches": {"a": 3}}, "branches.a"),
+        ({"splits": {"train": float("nan")}}, r"`splits\.train`: expected a finite number"),
+        *(
+            ({key: value}, f"`{key}`: expected a finite number")
+            for key in ("dt", "time")
+            for value in (10**400, float("nan"), float("-inf"))
+        ),
     ],
 )
 def test_bad_options_are_named(config, message):

@@ -1,8 +1,11 @@
+import h5py
+import numpy as np
 import pytest
 
 from meshsim.check import InputError
 from meshsim.data import find_sources
 from meshsim.data.sources import hash_files, source_files
+from tests import trajectory_files as files
 
 
 @pytest.fixture
@@ -71,8 +74,8 @@ def test_openfoam_cases_are_one_sample_each(tree):
     )
     assert names(root) == ["one", "two"]
     assert names(root / "one") == ["one"]
-    files = {f.relative_to(root).as_posix() for f in source_files(find_sources([root / "one"])[0])}
-    assert files == {
+    case = find_sources([root / "one"])[0]
+    assert {f.relative_to(root).as_posix() for f in source_files(case)} == {
         "one/constant/polyMesh/points",
         "one/system/controlDict",
         "one/0/U",
@@ -114,8 +117,15 @@ def test_plaid_layout_gives_names_and_splits(tree):
             ("sample_000000007", "train"),
         ]
     (root / "data/train/sample_000000007/meshes/mesh_000000001.cgns").write_text("")
+    for source in (root, f"{root}/data/*/*/meshes/*.cgns"):
+        found = find_sources([source])  # one failed sample, which stops no other
+        assert [s.name for s in found if not s.lacking] == ["sample_000000000", "sample_000000003"]
+        (lame,) = (s for s in found if s.lacking)
+        assert (lame.name, lame.split) == ("sample_000000007", "train")
+        assert "sample_000000007: a PLAID sample with several meshes" in lame.lacking
+        assert len(source_files(lame)) == 2
     with pytest.raises(InputError, match="several meshes"):
-        find_sources([root])
+        find_sources([root / "data/train/sample_000000007"])
 
 
 def test_branches_take_a_folder_as_a_sample(tree):
@@ -131,6 +141,52 @@ def test_branches_take_a_folder_as_a_sample(tree):
     (root / "car1/s.vtp").unlink()
     with pytest.raises(InputError, match="no file fits branch 'surface'"):
         find_sources([root], {"branches": branches})
+
+
+def test_several_files_for_a_branch_fail_their_folder_alone(tree):
+    root = tree("car1/s.vtp", "car1/v.vtu", "car2/s.vtp", "car2/s_old.vtp", "car2/v.vtu")
+    found = find_sources([root], {"branches": {"surface": "s*.vtp", "volume": "v.vtu"}})
+    assert [s.name for s in found] == ["car1", "car2"]
+    assert found[0].lacking == ""
+    assert "several files fit branch 'surface': s.vtp, s_old.vtp" in found[1].lacking
+
+
+def test_files_of_trajectories_that_cannot_be_counted_fail_alone(tree):
+    root = tree("a.vtu")
+    files.hdf5(root / "train.h5", files.cylinder_flow(root, "whole", 3))
+    whole = (root / "train.h5").read_bytes()
+    (root / "whole.tfrecord").unlink()
+    assert names(root) == ["a", "train_000000", "train_000001", "train_000002"]
+    (root / "train.h5").write_bytes(whole[: 2 * len(whole) // 3])
+    good, lame = find_sources([root])
+    assert (good.name, good.lacking) == ("a", "")
+    assert (lame.name, lame.split, lame.entry) == ("train", "train", None)
+    assert "train.h5: is damaged or ends early" in lame.lacking
+    with pytest.raises(InputError, match=r"train\.h5: is damaged or ends early"):
+        find_sources([root / "train.h5"])
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_alien_hdf5_is_no_sample_and_no_failure(tree, libver):
+    """Cell biology, genomics and settings have "cells" and "pos" too."""
+    root = tree("a.vtu")
+    with h5py.File(root / "settings.h5", "w", libver=libver) as file:
+        file.attrs["about"] = "solar cells, positions and posture"
+    with h5py.File(root / "root.h5", "w", libver=libver) as file:
+        file["cells"], file["pos"] = np.zeros((5, 3), int), np.zeros((4, 2))
+    with h5py.File(root / "names.h5", "w", libver=libver) as file:
+        file["obs/cells"], file["obs/pos"] = np.array([b"x", b"y"]), np.zeros((2, 2))
+    with h5py.File(root / "folders.h5", "w", libver=libver) as file:
+        file.create_group("tissue/cells"), file.create_group("tissue/pos")
+    with h5py.File(root / "links.h5", "w", libver=libver) as file:
+        for name in ("cells", "pos"):
+            file[f"0/{name}"] = h5py.ExternalLink("root.h5", f"/{name}")
+    (root / "cut.h5").write_bytes((root / "settings.h5").read_bytes()[:600])
+    (root / "text.h5").write_bytes(b"cells and pos")
+    assert names(root) == names(f"{root}/*") == ["a"]
+    for name in ("root", "names"):
+        with pytest.raises(InputError, match=f"{name}.h5: no trajectories in this file"):
+            find_sources([root / f"{name}.h5"])
 
 
 def test_files_in_parts_are_files(tree):

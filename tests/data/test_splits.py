@@ -1,4 +1,5 @@
 import json
+import math
 import random
 
 import pytest
@@ -50,6 +51,12 @@ def test_names_and_patterns_come_before_fractions():
         ({"test": ["flow_1000"]}, "no sample fits 'flow_1000'.*did you mean"),
         ({"a": ["flow_001"], "b": ["flow_0*"]}, "'flow_001' is in 'a' already"),
         ({"train": True}, "expected a fraction"),
+        ({"train": math.nan, "test": 0.5}, r"`splits\.train`: expected a finite number, got nan"),
+        (
+            {"train": math.inf, "test": "rest"},
+            r"`splits\.train`: expected a finite number, got inf",
+        ),
+        ({"train": 10**400, "test": "rest"}, r"`splits\.train`: expected a finite number"),
         ({"train": {"x": 1}}, "expected a fraction"),
     ],
 )

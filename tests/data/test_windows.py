@@ -145,7 +145,7 @@ def test_bad_requests_are_named(store, tmp_path, mixed_mesh):
         Windows(store, "train", 20)
     with pytest.raises(InputError, match="did you mean 'train'"):
         Windows(store, "trian", 2)
-    with pytest.raises(InputError, match="length: expected 1"):
+    with pytest.raises(InputError, match="`length`: expected a whole number of 1 or more, got 0"):
         Windows(store, "train", 0)
     with pytest.raises(InputError, match="unknown branch of sample 'a'"):
         Windows(store, "train", 2, branch="surface")

@@ -1,5 +1,6 @@
 """EnSight cases: written line by line, and by VTK's own writer."""
 
+import re
 import shutil
 import struct
 
@@ -174,6 +175,114 @@ def test_files_cut_short_are_refused(tmp_path, file, monkeypatch):
         series = read(path)
         series.frame(2)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def frames(path):
+    series = read(path)
+    return [(f.point_fields, f.cell_fields) for f in map(series.frame, range(len(series)))]
+
+
+def equal(a, b):
+    return all(
+        x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+        for one, other in zip(a, b, strict=True)
+        for x, y in zip(one, other, strict=True)
+    )
+
+
+def ends_of_parts(data, binary):
+    """Sizes at which a file is cut between two parts: a variable need not be in every part."""
+    mark = b"part".ljust(80) if binary else b"part\n"
+    return [i for i in range(len(data)) if data.startswith(mark, i)][1:]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("name", ["p_0", "p_2", "u_0", "u_2", "a.geo"])
+def test_no_file_cut_short_is_read_as_something_else(tmp_path, name, binary, monkeypatch):
+    monkeypatch.setattr(guard, "SECONDS", 10.0)
+    path = case(tmp_path, binary)
+    whole, data = frames(path), (tmp_path / name).read_bytes()
+    between, early = ends_of_parts(data, binary), 0
+    for n in range(1, len(data), 13 if name != "a.geo" else 47):
+        (tmp_path / name).write_bytes(data[:n])
+        if n in between or n + 1 in between:
+            continue
+        try:
+            assert equal(frames(path), whole), f"{name} cut at {n} of {len(data)} is read"
+            assert not binary and n > len(data) - 13  # a last line without its end
+        except InputError as error:
+            assert "\n" not in str(error)
+            early += "early" in str(error)
+    assert early > 10 if binary else early
+    (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(InputError, match=rf"{name} ends early") as error:
+        frames(path)
+    said = r"expected \d+ bytes, got \d+" if binary else r"expected|ends early$"
+    assert re.search(said, str(error.value))
+
+
+@pytest.mark.parametrize("form", ["ascii", "bin"])
+def test_a_step_that_lost_values_in_a_file_of_several(real_data, form, tmp_path):
+    """The end of the file is there, so that only walking it tells."""
+    folder = tmp_path / "cases"
+    shutil.copytree(real_data / "pyvista__vtk-data/Data/EnSight", folder)
+    for name in ("cd_thickness", "pd_displacement"):
+        file = folder / f"blow1_{form}_{name}"
+        data = file.read_bytes()
+        middle = len(data) // 4 // 13 * 13
+        lost = 4 if form == "bin" else data.index(b"\n", middle) + 1 - data.rindex(b"\n", 0, middle)
+        file.chmod(0o644)
+        file.write_bytes(data[:middle] + data[middle + lost :])
+        with pytest.raises(InputError, match=f"{file.name} is damaged .expected"):
+            frames(folder / f"blow1_{form}.case")
+        file.write_bytes(data)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_structured_parts_and_ragged_cells_that_end_early(tmp_path, binary):
+    def text(words):
+        return words.ljust(80).encode() if binary else words.encode() + b"\n"
+
+    def number(*n):
+        return (
+            struct.pack(f"<{len(n)}i", *n) if binary else b"".join(b"%10d" % i for i in n) + b"\n"
+        )
+
+    def column(n):
+        return b"".join(map(number, n))
+
+    grid = np.array([[x, y, z] for z in (0, 1) for y in (0, 1) for x in (0, 1, 2)], float)
+    flat = np.array([[5, 0, 0], [6, 0, 0], [6, 1, 0], [5, 1, 0], [4, 0.5, 0]], float)
+    head = b"".join(map(text, ("made by hand", "two", "node id off", "element id off")))
+    parts = text("part") + number(1) + text("block part") + text("block") + number(3, 2, 2)
+    parts += b"".join(values(axis, binary) for axis in grid.T)
+    parts += text("part") + number(2) + text("a pentagon") + text("coordinates") + number(5)
+    parts += b"".join(values(axis, binary) for axis in flat.T)
+    parts += text("nsided") + number(1) + number(5) + number(1, 2, 3, 4, 5)
+    four = np.array([[0, 0, 9], [1, 0, 9], [0, 1, 9], [0, 0, 8]], float)
+    parts += text("part") + number(3) + text("a polyhedron") + text("coordinates") + number(4)
+    parts += b"".join(values(axis, binary) for axis in four.T)
+    parts += text("nfaced") + number(1) + number(4) + column((3, 3, 3, 3))
+    parts += b"".join(number(*face) for face in ((1, 3, 2), (1, 2, 4), (2, 3, 4), (3, 1, 4)))
+    (tmp_path / "a.geo").write_bytes((text("C Binary") if binary else b"") + head + parts)
+    (tmp_path / "a.case").write_text(
+        "FORMAT\ntype: ensight gold\nGEOMETRY\nmodel: a.geo\nVARIABLE\n"
+        "scalar per node: p p\nscalar per element: q q\n"
+    )
+    points = {1: {"block": range(12)}, 2: {"coordinates": range(5)}, 3: {"coordinates": range(4)}}
+    cells = {1: {"block": [1.0, 2]}, 2: {"nsided": [3.0]}, 3: {"nfaced": [4.0]}}
+    for name, table in (("p", points), ("q", cells)):
+        (tmp_path / name).write_bytes(variable(table, binary))
+    mesh = read(tmp_path / "a.case")
+    assert mesh.cell_fields["q"].tolist() == [1, 2, 4]  # of the solids; the pentagon is a surface
+    assert mesh.point_fields["p"].sum() == 66 + 10 + 6
+    for name in ("p", "q", "a.geo"):
+        data = (tmp_path / name).read_bytes()
+        lost = 5 if binary else len(data.splitlines(keepends=True)[-1]) + 1
+        (tmp_path / name).write_bytes(data[:-lost])
+        with pytest.raises(InputError, match=f"{name} ends early"):
+            read(tmp_path / "a.case")
+        (tmp_path / name).write_bytes(data)
 
 
 def test_what_is_refused(tmp_path):

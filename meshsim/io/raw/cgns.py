@@ -35,7 +35,11 @@ class Node:
     def text(self) -> str:
         """The node's characters."""
         data = self.data
-        return "" if data is None else data.astype(np.uint8).tobytes().decode("utf-8").strip("\0 ")
+        return (
+            ""
+            if data is None
+            else data.astype(np.uint8).tobytes().decode("utf-8", "replace").strip("\0 ")
+        )
 
     def all(self, label: str) -> Iterator[Node]:
         """The children with a label, in the order of their creation where the file keeps it."""
@@ -243,17 +247,18 @@ def _joiner(base: Node) -> Callable[[Tree], Tree]:
     """How scalars become vectors: as our writer split them, else by their names."""
     words = base.first("Descriptor_t", "meshsim")
     try:
-        widths = None if words is None else dict(json.loads(words.text)["widths"])
-    except (ValueError, KeyError, TypeError):
-        widths = None
+        said = {} if words is None else dict(json.loads(words.text)["widths"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        said = {}
+    widths = {name: k for name, k in said.items() if isinstance(k, int)} if said else None
     if widths is None:
         return stack_components
 
     def joined(columns: Tree) -> Tree:
         out = dict(columns)
         for name, k in widths.items():
-            parts = component_names(name, int(k))
-            if all(part in out for part in parts):
+            parts = component_names(name, min(k, len(out) + 1))
+            if parts and all(part in out for part in parts):
                 out[name] = np.stack([out.pop(part) for part in parts], 1)
         return out
 
@@ -272,7 +277,8 @@ def _at_times(zone: Node, names: list[str], n: int) -> list[set[str]]:
     iterative = zone.first("ZoneIterativeData_t")
     pointers = None if iterative is None else iterative.array("FlowSolutionPointers")
     if pointers is not None and pointers.ndim == 2 and len(pointers) == n:
-        found = [row.astype(np.uint8).tobytes().decode().strip("\0 ") for row in pointers]
+        texts = [row.astype(np.uint8).tobytes() for row in pointers]
+        found = [text.decode("utf-8", "replace").strip("\0 ") for text in texts]
         if set(found) <= set(names):
             return [{name} for name in found]
     groups: dict[str, list[str]] = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from meshsim.io.raw import Tree, beside, content, expect, steps, vtk
+from meshsim.io.raw import Tree, beside, content, ensight_sizes, expect, steps, vtk
 from meshsim.io.raw.merge import merge
 
 HEADINGS = ("FORMAT", "GEOMETRY", "VARIABLE", "TIME", "FILE", "MATERIAL", "SCRIPTS", "BLOCK")
@@ -27,6 +27,7 @@ def read(path: str, options: Tree) -> Tree:
     linear = _linear(path, case)
 
     def load(i: int) -> Tree:
+        ensight_sizes.check(path, case, every[places[i]])
         fresh = _opened(path)
         fresh.SetTimeValue(every[places[i]])
         return _merged(fresh, len(times) < 2, linear)
@@ -36,6 +37,7 @@ def read(path: str, options: Tree) -> Tree:
         expect(0 <= step < len(times), f"has no step {step}")
         return steps.frame(load(step), options, f"time {times[step]:g}")
     if len(times) < 2:
+        ensight_sizes.check(path, case, times[0] if times else None)
         if times:
             reader.SetTimeValue(times[0])
         out = _merged(reader, True, linear)
@@ -119,9 +121,7 @@ def _whole(path: str, name: str) -> None:
         opened.seek(max(0, size - 4096))
         tail = opened.read()
     expect(b"BEGIN TIME STEP" not in head or b"END TIME STEP" in tail, f"{name} ends early")
-    lines = tail.split(b"\n")
-    text = b"\0" not in head and not tail.endswith((b"\n", b"\r")) and len(lines) > 2
-    expect(not text or len(lines[-1]) >= len(lines[-2].rstrip(b"\r")), f"{name} ends early")
+    expect(b"\0" in head or not ensight_sizes.broken(tail), f"{name} ends early")
 
 
 def _rests(case: dict[str, list[str]]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,18 +100,30 @@ def _header(data: bytes) -> tuple[list[Element], str, int, list[str]]:
             expect(len(words) >= 2, "has a damaged header")
             form = words[1]
         elif words[0] == "element":
-            expect(len(words) == 3 and words[2].isdigit(), f"has a damaged header: {line[:60]!r}")
+            expect(len(words) == 3, f"has a damaged header: {line[:60]!r}")
+            whole = words[2].isascii() and words[2].isdigit()
+            expect(whole, f"expected a number of {words[1][:20]}, got {words[2][:20]!r}")
+            # each takes a byte or more; int() refuses what has thousands of digits
+            early = f"ends early (expected {words[2][:20]} {words[1][:20]}, got {len(data)} bytes)"
+            expect(len(words[2]) < 20 and int(words[2]) <= len(data), early)
+            twice = f"names the element {words[1][:20]!r} twice"
+            expect(all(known.name != words[1] for known in elements), twice)
             elements.append(Element(words[1], int(words[2])))
-            expect(elements[-1].count <= len(data), f"ends early (expected {words[2]} {words[1]})")
         elif words[0] == "property":
             expect(elements and len(words) >= 3, f"has a damaged header: {line[:60]!r}")
             kinds = words[2:4] if words[1] == "list" else words[1:2]
             expect(all(kind in TYPES for kind in kinds), f"unknown type in {line[:60]!r}")
             if words[1] == "list":
                 expect(len(words) == 5, f"has a damaged header: {line[:60]!r}")
-                elements[-1].properties.append((words[4], TYPES[words[3]], TYPES[words[2]]))
-            else:
-                elements[-1].properties.append((words[2], TYPES[words[1]], ""))
+                whole = TYPES[words[2]][0] != "f"
+                expect(
+                    whole, f"a list counted by {words[2]}: {line[:60]!r} (expected whole numbers)"
+                )
+            of = TYPES[words[2]] if words[1] == "list" else ""
+            name = words[4] if of else words[2]
+            twice = f"names the property {name[:20]!r} of {elements[-1].name[:20]!r} twice"
+            expect(all(known != name for known, _, _ in elements[-1].properties), twice)
+            elements[-1].properties.append((name, TYPES[kinds[-1]], of))
     return elements, form, after, comments
 
 
@@ -259,6 +272,8 @@ def _tree(values: dict[str, Tree], comments: list[str]) -> Tree:
     if corners is not None:
         expect(isinstance(corners, tuple), "faces without lists of corners")
         flat, sizes = corners
+        whole = flat.dtype.kind != "f" or not (flat % 1).any()
+        expect(whole, "faces whose corners are no whole numbers")
         if (sizes == 0).any():
             notes.append(f"{int((sizes == 0).sum())} faces without corners were left out")
             cell_fields = {name: column[sizes > 0] for name, column in cell_fields.items()}
@@ -292,15 +307,30 @@ def _tree(values: dict[str, Tree], comments: list[str]) -> Tree:
 
 
 def _about(comments: list[str]) -> Tree:
-    """What our writer said of the fields, or {}."""
+    """What our writer said of the fields, or {} where nothing sound is said."""
     for comment in comments:
         if comment.startswith("meshsim "):
             try:
                 found = json.loads(comment[8:])
-                return {"point": dict(found["point"]), "cell": dict(found["cell"])}
-            except (ValueError, KeyError, TypeError):
+                about = {place: dict(found[place]) for place in ("point", "cell")}
+            except (ValueError, KeyError, TypeError, RecursionError):
                 return {}
+            entries = [entry for place in about.values() for entry in place.values()]
+            return about if all(map(_sound, entries)) else {}
     return {}
+
+
+def _sound(entry: Any) -> bool:
+    """Whether this can be what our writer said of a field."""
+    if not isinstance(entry, dict):
+        return False
+    shape = entry.get("shape", [])
+    words = [entry.get(key, "") for key in ("name", "dtype")]
+    return (
+        isinstance(shape, list)
+        and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape)
+        and all(isinstance(word, str) for word in words)
+    )
 
 
 def _ours(columns: Tree, about: Tree, place: str, dtypes: Tree) -> Tree:
@@ -309,10 +339,10 @@ def _ours(columns: Tree, about: Tree, place: str, dtypes: Tree) -> Tree:
     for key, entry in about.items():
         name, shape = entry.get("name", key), entry.get("shape")
         if shape is not None:
-            count = float(np.prod(shape))  # as the file says, whatever it says
+            count = math.prod(shape)  # as the file says, whatever it says
             if not 1 <= count <= len(columns):
                 continue
-            parts = [f"{key}_{i}" for i in range(int(count))]
+            parts = [f"{key}_{i}" for i in range(count)]
             if not all(part in out for part in parts):
                 continue
             joined = np.stack([out.pop(part) for part in parts], 1)

@@ -47,7 +47,7 @@ def _json(data: bytes) -> list[dict[str, str]]:
     try:
         files = json.loads(data)["files"]
         return [{"file": str(f["name"]), "timestep": str(float(f["time"]))} for f in files]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise ValueError('is no list of files (expected {"files": [{"name", "time"}]})') from None
 
 

@@ -90,7 +90,7 @@ def example(data: bytes | memoryview) -> dict[str, Values]:
             name, values = "", None
             for field, kind, part in _fields(entry):
                 if field == 1 and kind == 2:
-                    name = bytes(part).decode()
+                    name = bytes(part).decode("utf-8", "replace")
                 elif field == 2 and kind == 2:
                     values = _feature(part)
             expect(name and values is not None, "a feature without name or values")

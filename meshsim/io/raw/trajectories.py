@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,7 @@ PLACES = ("world_pos", "mesh_pos", "pos")  # the first that there is are the poi
 STATIC = frozenset(["cells", "mesh_pos", "pos", "node_type"])  # said to be so where no meta.json is
 FLAT = {2: "line", 3: "triangle", 4: "quad"}
 SOLID = {2: "line", 3: "triangle", 4: "tetra", 8: "hexahedron"}
+DTYPE = re.compile(r"\b(?:float(?:16|32|64)|u?int(?:8|16|32|64))\b")
 TYPES = ("static", "dynamic", "dynamic_varlen")
 
 
@@ -57,7 +60,11 @@ def read(path: str, options: Tree) -> Tree:
     if total > 1 and "entry" not in options:
         notes.append(f"the first of {total} trajectories")
     step = meta.get("dt", 0)
-    expect(isinstance(step, int | float) and step >= 0, f"meta.json: `dt` is {step!r}")
+    sound = isinstance(step, int | float) and not isinstance(step, bool)
+    expect(
+        sound and 0 <= step <= sys.float_info.max,
+        f"meta.json: `dt`: expected a number from 0, got {str(step)[:60]}",
+    )
     if not step:
         notes.append("times are numbers of frames: the data set says no time step")
     return _tree(found, float(step) or 1.0, notes)
@@ -76,18 +83,28 @@ def _meta(path: str, optional: bool) -> dict[str, Any]:
     with open(place, encoding="utf-8") as file:
         try:
             meta = json.load(file)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"meta.json: not JSON ({error})") from None
-    features = meta.get("features") if isinstance(meta, dict) else None
-    expect(isinstance(features, dict) or optional, "meta.json: has no table `features`")
+    expect(isinstance(meta, dict), f"meta.json: expected a table, got {str(meta)[:60]}")
+    features = meta.get("features")
+    found = isinstance(features, dict) or (optional and features is None)
+    expect(found, "meta.json: has no table `features`")
     for name, about in (features or {}).items():
         here = f"meta.json: feature {name!r}"
-        expect(isinstance(about, dict), f"{here}: expected a table, got {about!r}")
+        expect(isinstance(about, dict), f"{here}: expected a table, got {str(about)[:60]}")
         kind, shape = about.get("type"), about.get("shape")
-        expect(kind in TYPES, f"{here}: type {kind!r} is none of {', '.join(TYPES)}")
-        sound = isinstance(shape, list) and all(n is None or isinstance(n, int) for n in shape)
-        expect(sound and shape, f"{here}: expected a shape, got {shape!r}")
+        expect(kind in TYPES, f"{here}: type {str(kind)[:60]!r} is none of {', '.join(TYPES)}")
+        sound = isinstance(shape, list) and all(map(_is_length, shape))
+        expect(
+            sound and shape,
+            f"{here}: expected a shape of numbers from 0, and −1 or null, got {str(shape)[:60]}",
+        )
     return dict(meta)
+
+
+def _is_length(n: Any) -> bool:
+    """Whether this may stand in a shape; null and −1 are lengths that are not said."""
+    return n is None or (isinstance(n, int) and not isinstance(n, bool) and n >= -1)
 
 
 def _count(path: str) -> tuple[int, str]:
@@ -120,8 +137,11 @@ def _record(path: str, entry: int, meta: dict[str, Any]) -> tuple[dict[str, Feat
 def _decoded(name: str, raw: Mapping[str, Any], meta: dict[str, Any]) -> Feature:
     about = meta["features"][name]
     # two of the published files say "<dtype: 'float32'>"
-    said = re.search(r"(?:u?int|float)\d+", str(about.get("dtype")))
-    expect(said, f"meta.json: feature {name!r}: unknown dtype {about.get('dtype')!r}")
+    text = about.get("dtype")
+    said = DTYPE.search(text) if isinstance(text, str) else None
+    known = ", ".join(("float16…64", "int8…64", "uint8…64"))
+    trouble = f"unknown dtype {str(text)[:60]!r} (known: {known})"
+    expect(said, f"meta.json: feature {name!r}: {trouble}")
     values = _numbers(name, raw, np.dtype(said[0] if said else "f4"))
     shape = [-1 if n is None else n for n in about["shape"]]
     if about["type"] == "dynamic_varlen":
@@ -133,10 +153,18 @@ def _decoded(name: str, raw: Mapping[str, Any], meta: dict[str, Any]) -> Feature
         )
         return Feature(False, np.split(values.reshape(rows, -1), lengths.cumsum()[:-1]))
     if shape.count(-1) > 1:  # the first is the time
-        shape[0] = 1 if about["type"] == "static" else int(meta.get("trajectory_length", 0))
-    known = int(np.prod([n for n in shape if n >= 0], dtype=np.int64))
-    fits = values.size % known == 0 if -1 in shape and known else values.size == known
-    expect(fits and len(shape) >= 2, f"`{name}`: {values.size} numbers do not make shape {shape}")
+        shape[0] = 1 if about["type"] == "static" else meta.get("trajectory_length", 0)
+        expect(
+            _is_length(shape[0]) and shape[0],
+            f"meta.json: `trajectory_length`: expected a number, got {str(shape[0])[:60]}",
+        )
+    total = math.prod(n for n in shape if n >= 0)
+    open_ones = shape.count(-1)
+    fits = values.size == total if not open_ones else total and values.size % total == 0
+    expect(
+        fits and total <= max(values.size, 1) and open_ones < 2 <= len(shape),
+        f"`{name}`: {values.size} numbers do not make shape {str(shape)[:60]}",
+    )
     values = values.reshape(shape)
     values = values.reshape(len(values), values.shape[1], -1)  # (T, rows, k)
     return Feature(True, values[0]) if about["type"] == "static" else Feature(False, values)
@@ -152,17 +180,48 @@ def _numbers(name: str, raw: Mapping[str, Any], dtype: np.dtype[Any]) -> np.ndar
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
 
 
+def _linked(group: Any, name: str, kind: type) -> Any:
+    """What a group holds under a name, if it is of the kind and no link into another file."""
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        return None
+    return found if isinstance(found := group[name], kind) else None
+
+
+def _is_trajectory(group: Any) -> bool:
+    """Whether a group has cells, as rows of numbers of points, and positions; once or for times."""
+    import h5py
+
+    def rows(name: str, kinds: str, widths: Collection[int]) -> bool:
+        data = _linked(group, name, h5py.Dataset)
+        return (
+            data is not None
+            and data.dtype.kind in kinds
+            and data.ndim in (2, 3)
+            and data.shape[-1] in widths
+        )
+
+    return rows("cells", "iu", range(2, 28)) and any(rows(name, "f", (2, 3)) for name in PLACES)
+
+
 def _groups(path: str) -> list[str]:
     """Names of the groups that hold a trajectory; numbers in their order."""
     import h5py
 
     with h5py.File(path, "r") as file:
-        names = [n for n in file if isinstance(file.get(n, getlink=True), h5py.HardLink)]
-        names = [name for name in names if isinstance(file[name], h5py.Group)]
-        names = [n for n in names if "cells" in file[n] and any(p in file[n] for p in PLACES)]
-    expect(names, "no group holds a trajectory (expected `cells` and `pos`, `mesh_pos`, …)")
+        groups = {name: _linked(file, name, h5py.Group) for name in file}
+        names = [n for n, group in groups.items() if group is not None and _is_trajectory(group)]
     return sorted(names, key=lambda n: [(not w.isdigit(), int(w) if w.isdigit() else 0, w)
                                         for w in re.findall(r"\d+|\D+", n)])  # fmt: skip
+
+
+def _entry(path: str, entry: int) -> tuple[str, int]:
+    """The group of one trajectory, and how many there are."""
+    names = _groups(path)
+    expect(names, "no group holds a trajectory (expected `cells` and `pos`, `mesh_pos`, …)")
+    expect(0 <= entry < len(names), f"has no trajectory {entry} (0..{len(names) - 1})")
+    return names[entry], len(names)
 
 
 def _hdf_digest(path: str, entry: int) -> str:
@@ -170,7 +229,7 @@ def _hdf_digest(path: str, entry: int) -> str:
 
     digest = hashlib.sha256()
     with h5py.File(path, "r") as file:
-        group = file[_groups(path)[entry]]
+        group = file[_entry(path, entry)[0]]
         for name in sorted(group):
             values = group[name][()]
             digest.update(f"{name} {values.dtype.str} {values.shape} ".encode())
@@ -181,14 +240,13 @@ def _hdf_digest(path: str, entry: int) -> str:
 def _hdf(path: str, entry: int, meta: dict[str, Any]) -> tuple[dict[str, Feature], int]:
     import h5py
 
-    names = _groups(path)
-    expect(0 <= entry < len(names), f"has no trajectory {entry} (0..{len(names) - 1})")
+    place, total = _entry(path, entry)
     said = {k for k, about in (meta.get("features") or {}).items() if about["type"] == "static"}
     found: dict[str, Feature] = {}
     with h5py.File(path, "r") as file:
-        group = file[names[entry]]
+        group = file[place]
         for name in group:
-            here = f"group {names[entry]!r}: `{name}`"
+            here = f"group {place!r}: `{name}`"
             # a link may lead into another file
             expect(isinstance(group.get(name, getlink=True), h5py.HardLink), f"{here}: is a link")
             data = group[name]
@@ -203,7 +261,7 @@ def _hdf(path: str, entry: int, meta: dict[str, Any]) -> tuple[dict[str, Feature
                 found[name] = Feature(True, values.reshape(len(values), -1))
             elif data.ndim >= 2:
                 found[name] = Feature(False, data[()].reshape(*data.shape[:2], -1))
-    return found, len(names)
+    return found, total
 
 
 def _tree(found: dict[str, Feature], step: float, notes: list[str]) -> Tree:
@@ -216,6 +274,8 @@ def _tree(found: dict[str, Feature], step: float, notes: list[str]) -> Tree:
     expect(not other, f"`{other}` has {lengths.get(other)} times, others {total}")
     expect(total, "has no times")
     cells, starts = found["cells"], [0]
+    kind = np.asarray(cells.values if cells.static else cells.values[0]).dtype
+    expect(kind.kind in "iu", f"`cells` has dtype {kind} (expected whole numbers)")
     for t in range(1, 0 if cells.static else total):
         same = np.array_equal(cells.at(t), cells.at(t - 1))
         if not same or len(found[place].at(t)) != len(found[place].at(t - 1)):

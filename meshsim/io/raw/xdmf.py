@@ -233,7 +233,7 @@ class File:
         out: Tree = {}
         for node in file[group].values():
             name, values = str(node.attrs["name"]), np.asarray(node[()])
-            out[name] = values.tobytes().decode("utf-8") if name == "meshsim" else values
+            out[name] = values.tobytes().decode("utf-8", "replace") if name == "meshsim" else values
         return out
 
     def _points(self, geometry: Element) -> np.ndarray:
