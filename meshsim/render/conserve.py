@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from meshsim.check import check_finite
 from meshsim.geometry import measure
 from meshsim.mesh import Mesh
 from meshsim.render.carry import check_rests
@@ -79,6 +80,8 @@ def carry_conserved(
         return out.reshape(len(shares), *values.shape[1:]).to(values.dtype)
 
     def carried(mesh: Mesh, onto: Mesh) -> Mesh:
+        for name, values in [*mesh.point_fields.items(), *mesh.cell_fields.items()]:
+            check_finite(values, name)
         return onto.with_fields(
             {name: points(values) for name, values in mesh.point_fields.items()},
             {name: cells(values) for name, values in mesh.cell_fields.items()},

@@ -142,7 +142,7 @@ def _probed(grid: Any, points: Array) -> Array:
     """The cell that each place lies in, −1: none."""
     from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
     from vtkmodules.vtkCommonCore import vtkPoints
-    from vtkmodules.vtkCommonDataModel import vtkCellLocatorStrategy, vtkPolyData
+    from vtkmodules.vtkCommonDataModel import vtkPolyData, vtkStaticCellLocator
     from vtkmodules.vtkFiltersCore import vtkProbeFilter
 
     source = grid.copy(deep=False)
@@ -153,7 +153,8 @@ def _probed(grid: Any, points: Array) -> Array:
     probe = vtkProbeFilter()
     probe.SetInputData(places)
     probe.SetSourceData(source)
-    probe.SetFindCellStrategy(vtkCellLocatorStrategy())
+    chosen = getattr(probe, "SetCellLocator", None) or probe.SetCellLocatorPrototype  # VTK < 9.7
+    chosen(vtkStaticCellLocator())
     probe.ComputeToleranceOff()  # it takes places far outside of a cell for its own
     probe.SetTolerance(0.0)
     probe.Update()
