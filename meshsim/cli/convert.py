@@ -31,6 +31,9 @@ def convert(
     from meshsim.cli.arguments import load, ready
     from meshsim.io import write
 
+    for name in (source, onto):
+        if name is not None and target.is_file() and name.exists() and target.samefile(name):
+            raise InputError(f"{target}: is what is read (name another file)")
     if conservative and onto is None:
         raise InputError("--conservative: expected --onto MESH with it")
     data = load(source, trust, time)
@@ -51,6 +54,8 @@ def convert(
             raise InputError("--onto: expected meshes of one branch each")
         if isinstance(data, Series) and (data.points is not None or len(data.segments) > 1):
             raise InputError(f"--onto: the mesh of {source} changes: choose one --time")
+        times = data.times if isinstance(data, Series) else None
+        ready(goal if times is None else Series(goal, times), target)  # before the work
         outside = 0
         if conservative:
             data = _conserved(data, goal, source, onto)

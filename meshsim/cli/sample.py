@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meshsim.check import InputError, check_known
+from meshsim.check import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,8 @@ def sample(
         typer.Option("--line", metavar="A B", help="Along a line: two places such as 0,0.5,0."),
     ] = None,
     plane: Annotated[
-        str | None, typer.Option("--plane", metavar="AXIS=PLACE", help="On a plane, as z=0.1.")
+        str | None,
+        typer.Option("--plane", metavar="AXIS[=X]", help="On a plane: z=0.1; z: the middle."),
     ] = None,
     count: Annotated[
         int, typer.Option("-n", min=2, help="Places on the line, or along a side of the plane.")
@@ -61,9 +63,13 @@ def sample(
         raise InputError("--plot: draws over a --line")
     if out.suffix.lower() != ".csv":
         raise InputError(f"{out}: expected a name ending in .csv")
+    if points is not None and points.exists() and out.exists() and out.samefile(points):
+        raise InputError(f"{out}: the places are read from it (name another file)")
     data = load(path, trust, time)
     data = data.branch if isinstance(data, Sample) else data
     mesh = data.mesh if isinstance(data, Series) else data
+    if isinstance(data, Series) and (data.points is not None or len(data.segments) > 1):
+        raise InputError(f"the mesh of {path} changes: choose one --time")
     places = _places(mesh, points, line, plane, count)
     found, inside = probe(data, places)
     rows = _rows(found, inside, line is not None)
@@ -88,17 +94,17 @@ def _places(
     """(N, D) float64."""
     import torch
 
+    from meshsim.render.section import plane as plane_of
+
     if file is not None:
         return torch.tensor(_read(file, mesh.dim), dtype=torch.float64)
     if line is not None:
         a, b = (torch.tensor(_place(text, mesh.dim), dtype=torch.float64) for text in line)
         return torch.lerp(a, b, torch.linspace(0, 1, count, dtype=torch.float64)[:, None])
-    axis, _, text = (plane or "").partition("=")
-    check_known(axis, AXES[: mesh.dim], "axis of --plane")
-    (value,) = _place(text, 1)
+    axis, value = plane_of(mesh, plane or "")
     low, high = mesh.points.double().aminmax(dim=0)
     sides = [
-        torch.tensor([value], dtype=torch.float64)
+        torch.tensor([float(value)], dtype=torch.float64)
         if name == axis
         else torch.linspace(float(low[i]), float(high[i]), count, dtype=torch.float64)
         for i, name in enumerate(AXES[: mesh.dim])
@@ -111,7 +117,7 @@ def _place(text: str, dim: int) -> list[float]:
         values = [float(word) for word in text.split(",")]
     except ValueError:
         values = []
-    if len(values) != dim:
+    if len(values) != dim or not all(map(math.isfinite, values)):
         raise InputError(
             f"{text!r}: expected {dim} numbers with commas between, as {'0,1,2'[: 2 * dim - 1]}"
         )
@@ -134,6 +140,9 @@ def _read(file: Path, dim: int) -> list[list[float]]:
         raise InputError(f"{file}: expected columns {', '.join(AXES[:dim])} of numbers") from error
     if not found:
         raise InputError(f"{file}: holds no places")
+    for number, place in enumerate(found):
+        if not all(map(math.isfinite, place)):
+            raise InputError(f"{file}: place {number} is not finite: {place}")
     return found
 
 

@@ -59,7 +59,11 @@ _PYRAMID = ((0, (1, 3, 4)), (1, (2, 0, 4)), (2, (3, 1, 4)), (3, (0, 2, 4)))
 _PYRAMID_EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (0, 4), (1, 4), (2, 4), (3, 4))
 
 
-def _places(type: str) -> Tensor:
+# Simplices with corners only cannot fold.
+_LINEAR: dict[str, _Powers] = {"triangle": _up_to((1, 1), 1), "tetra": _up_to((1, 1, 1), 1)}
+
+
+def places(type: str) -> Tensor:
     """(k, D) reference coordinates of all nodes."""
     corners = torch.tensor(_REFERENCE[type.rstrip("0123456789")], dtype=torch.float64)
     _, k, n, _ = TYPES[type]
@@ -80,24 +84,38 @@ def _terms(type: str, x: Tensor, by: int | None) -> Tensor:
     def term(power: tuple[int, ...]) -> Tensor:
         out = torch.ones_like(x[:, 0])
         for i, p in enumerate(power):
-            if i != by:
-                out = out * x[:, i] ** p
-            else:
-                out = out * (p * x[:, i] ** (p - 1) if p else 0.0)
+            if i == by:
+                out, p = out * p, max(p - 1, 0)
+            for _ in range(p):
+                out = out * x[:, i]
         return out
 
-    columns = [term(p) for p in _POWERS[type]]
+    columns = [term(p) for p in (_POWERS | _LINEAR)[type]]
     if type == "triangle7":
         columns.append(term((2, 1)) + term((1, 2)))
     return torch.stack(columns, 1)
 
 
 @cache
+def _inverse(type: str) -> Tensor:
+    """(k, k) that takes the powers to the shape functions."""
+    return torch.linalg.inv(_terms(type, places(type), None))
+
+
+def shapes(type: str, x: Float[Tensor, "n D"]) -> Tensor:
+    """(n, k) shape functions of a cell's nodes at reference coordinates."""
+    return _terms(type, x, None) @ _inverse(type)
+
+
+def shape_slopes(type: str, x: Float[Tensor, "n D"]) -> Tensor:
+    """(D, n, k) derivatives of the shape functions by each reference coordinate."""
+    return torch.stack([_terms(type, x, by) @ _inverse(type) for by in range(x.shape[1])])
+
+
+@cache
 def _slopes(type: str) -> Tensor:
     """(D, k, k): derivative of shape function j at node i by each reference coordinate."""
-    x = _places(type)
-    inverse = torch.linalg.inv(_terms(type, x, None))
-    return torch.stack([_terms(type, x, by) @ inverse for by in range(x.shape[1])])
+    return shape_slopes(type, places(type))
 
 
 def corner_measures(points: Float[Tensor, "N D"], block: Cells) -> Float[Tensor, "C k"] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,8 +12,11 @@ from torch import Tensor
 
 from meshsim.check import InputError
 from meshsim.mesh import Mesh
-from meshsim.render.scene import to_pyvista
+from meshsim.render.locate import locate
 from meshsim.series import Series
+
+if TYPE_CHECKING:  # scipy takes its time to load
+    from scipy.sparse import csr_matrix
 
 Array = NDArray[Any]
 
@@ -43,29 +46,37 @@ def carry(data: Mesh | Series, goal: Mesh) -> tuple[Mesh | Series, int]:
     mesh = data.mesh if isinstance(data, Series) else data
     if mesh.dim != goal.dim:
         raise InputError(f"expected meshes of one dimension, got {mesh.dim}-D and {goal.dim}-D")
-    if isinstance(data, Series) and (data.points is not None or len(data.segments) > 1):
-        raise InputError("expected a mesh that rests, got a series whose mesh changes")
-    grid = to_pyvista(mesh.replace(point_fields={}, cell_fields={}))
-    matrix, _, beyond = _locate(grid, _three(goal.points, mesh.z))
-    outside = int(beyond.sum())
-    cells = mesh.cell_fields or (isinstance(data, Series) and data.cell_fields)
-    place = torch.zeros(0, dtype=torch.int64)
-    if cells:
-        place = torch.from_numpy(_locate(grid, _three(goal.cell_centres, mesh.z))[1])
+    check_rests(data)
+    matrix, _, beyond = locate(mesh, _three(goal.points, mesh.z))
+    place = np.zeros(0, np.int64)
+    if mesh.cell_fields or (isinstance(data, Series) and data.cell_fields):
+        place = locate(mesh, _three(goal.cell_centres, mesh.z))[1]
+    return _carried(data, goal, matrix, place), int(beyond.sum())
+
+
+def _carried(data: Mesh | Series, goal: Mesh, matrix: csr_matrix, place: Array) -> Mesh | Series:
+    """The goal with fields by a matrix from points to its points, and by the cell of each cell."""
+    rows = torch.from_numpy(place)
 
     def carried(mesh: Mesh, onto: Mesh) -> Mesh:
         return onto.with_fields(
             {name: _mix(matrix, values) for name, values in mesh.point_fields.items()},
-            {name: values.cpu()[place] for name, values in mesh.cell_fields.items()},
+            {name: values.cpu()[rows] for name, values in mesh.cell_fields.items()},
         )
 
     if isinstance(data, Mesh):
-        return carried(data, goal), outside
-    frames = [carried(data.frame(t), goal.replace(point_fields={}, cell_fields={}))
-              for t in range(len(data))]  # fmt: skip
+        return carried(data, goal)
+    bare = goal.replace(point_fields={}, cell_fields={})
+    frames = [carried(data.frame(t), bare) for t in range(len(data))]
     point = {name: [f.point_fields[name] for f in frames] for name in frames[0].point_fields}
     cell = {name: [f.cell_fields[name] for f in frames] for name in frames[0].cell_fields}
-    return Series(goal, data.times, point, cell), outside
+    return Series(goal, data.times, point, cell)
+
+
+def check_rests(data: Mesh | Series) -> None:
+    """Raise `InputError` for a series whose mesh moves or changes."""
+    if isinstance(data, Series) and (data.points is not None or len(data.segments) > 1):
+        raise InputError("expected a mesh that rests, got a series whose mesh changes")
 
 
 def _three(points: Tensor, z: float | None) -> Array:
@@ -97,56 +108,12 @@ def probe(
     (tensor(1.5000, dtype=torch.float64), [True, False])
     """
     mesh = data.mesh if isinstance(data, Series) else data
-    vertices = Mesh(points.to(mesh.points.dtype), {"vertex": torch.arange(len(points))[:, None]})
-    found, _ = carry(data, vertices)
-    grid = to_pyvista(mesh.replace(point_fields={}, cell_fields={}))
-    beyond = _locate(grid, _three(points, mesh.z))[2]
-    return found, torch.from_numpy(~beyond)
-
-
-def _locate(grid: Any, points: Array) -> tuple[Any, Array, Array]:
-    """Where points lie in a grid.
-
-    Returns:
-        (n, N) sparse matrix of shape functions at the nearest place of each point; (n,) int64
-        its cell; (n,) whether it lies outside.
-    """
-    from scipy.sparse import csr_matrix
-    from vtkmodules.vtkCommonCore import mutable, vtkIdList
-    from vtkmodules.vtkCommonDataModel import vtkStaticCellLocator
-
-    locator = vtkStaticCellLocator()
-    locator.SetDataSet(grid)
-    locator.BuildLocator()
-    size = float(np.linalg.norm(np.ptp(grid.points, axis=0)))
-    nearest, place, local = [0.0] * 3, [0.0] * 3, [0.0] * 3
-    cell, sub, distance, found = mutable(0), mutable(0), mutable(0.0), vtkIdList()
-    cells, columns, shares, starts, outside = [], [], [], [0], []
-
-    def weigh(number: int, x: Any) -> tuple[int, list[float]]:
-        share = [0.0] * grid.GetCell(number).GetNumberOfPoints()
-        return grid.GetCell(number).EvaluatePosition(x, place, sub, local, distance, share), share
-
-    for x in points.tolist():
-        locator.FindClosestPoint(x, nearest, cell, sub, distance)
-        outside.append(float(distance) > (1e-6 * size) ** 2)
-        chosen = int(cell)
-        inside, share = weigh(chosen, nearest)
-        if inside != 1:  # VTK takes the mirror image of a wedge for the wedge: look around
-            locator.FindCellsWithinBounds([v for c in nearest for v in (c, c)], found)
-            for i in range(found.GetNumberOfIds()):
-                inside, other = weigh(found.GetId(i), nearest)
-                if inside == 1:
-                    chosen, share = found.GetId(i), other
-                    break
-        corners = grid.GetCell(chosen)
-        cells.append(chosen)
-        columns += [corners.GetPointId(i) for i in range(len(share))]
-        shares += share
-        starts.append(len(columns))
-    shape = (len(points), grid.n_points)
-    matrix = csr_matrix((np.array(shares), np.array(columns), np.array(starts)), shape)
-    return matrix, np.array(cells, np.int64), np.array(outside, bool)
+    check_rests(data)
+    vertices = Mesh(points.double(), {"vertex": torch.arange(len(points))[:, None]})
+    if mesh.dim != vertices.dim:
+        raise InputError(f"expected places in {mesh.dim}-D, got {vertices.dim}-D ones")
+    matrix, cell, beyond = locate(mesh, _three(vertices.points, mesh.z))
+    return _carried(data, vertices, matrix, cell), torch.from_numpy(~beyond)
 
 
 def _mix(matrix: Any, values: Tensor) -> Tensor:

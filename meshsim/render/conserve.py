@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from meshsim.check import InputError
+from meshsim.check import check_finite
 from meshsim.geometry import measure
 from meshsim.mesh import Mesh
+from meshsim.render.carry import check_rests
 from meshsim.series import Series
 
 if TYPE_CHECKING:  # scipy takes its time to load
@@ -51,8 +52,7 @@ def carry_conserved(
     tensor([3., 3.], dtype=torch.float64)
     """
     mesh = data.mesh if isinstance(data, Series) else data
-    if isinstance(data, Series) and (data.points is not None or len(data.segments) > 1):
-        raise InputError("expected a mesh that rests, got a series whose mesh changes")
+    check_rests(data)
     from meshsim.movers.remap import overlap, remap
 
     known = overlap(mesh, goal)
@@ -80,6 +80,8 @@ def carry_conserved(
         return out.reshape(len(shares), *values.shape[1:]).to(values.dtype)
 
     def carried(mesh: Mesh, onto: Mesh) -> Mesh:
+        for name, values in [*mesh.point_fields.items(), *mesh.cell_fields.items()]:
+            check_finite(values, name)
         return onto.with_fields(
             {name: points(values) for name, values in mesh.point_fields.items()},
             {name: cells(values) for name, values in mesh.cell_fields.items()},

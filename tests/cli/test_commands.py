@@ -257,3 +257,36 @@ def test_doctor_says_what_is_active(capsys: pytest.CaptureFixture) -> None:
     assert set(document) == {"versions", "ops", "threads", "devices", "rendering"}
     assert all(op["cpu"] in ("native", "reference") for op in document["ops"].values())
     assert main(["doctor"]) == 0
+
+
+def test_convert_does_not_write_over_what_it_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source, other = tmp_path / "m.vtu", tmp_path / "other.vtu"
+    meshsim.write(square(2), source)
+    meshsim.write(square(3), other)
+    before = source.read_bytes(), other.read_bytes()
+    fails(capsys, ["convert", str(source), str(source)], "m.vtu: is what is read")
+    given = ["convert", str(source), str(other), "--onto", str(other)]
+    fails(capsys, given, "other.vtu: is what is read")
+    assert (source.read_bytes(), other.read_bytes()) == before
+
+
+def test_convert_onto_says_a_wrong_target_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meshsim.write(square(2), tmp_path / "m.vtu")
+    monkeypatch.setattr("meshsim.render.carry", lambda *_: pytest.fail("the work was done"))
+    given = ["convert", str(tmp_path / "m.vtu"), str(tmp_path / "o.abc")]
+    fails(capsys, [*given, "--onto", str(tmp_path / "m.vtu")], "cannot write .abc")
+
+
+def test_convert_conservatively_names_a_field_that_is_not_finite(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    mesh = square(2)
+    hole = mesh.points[:, 0].clone()
+    hole[3] = torch.nan
+    meshsim.write(mesh.with_fields({"hole": hole}), tmp_path / "m.vtu")
+    given = ["convert", str(tmp_path / "m.vtu"), str(tmp_path / "o.vtu"), "--conservative"]
+    fails(capsys, [*given, "--onto", str(tmp_path / "m.vtu")], "`hole`: 1 values are not finite")

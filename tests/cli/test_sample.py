@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import meshsim
+from meshsim import Series
 from meshsim.cli import main
 
 from .conftest import square, wave
@@ -76,9 +77,46 @@ def test_what_is_wrong_is_said(linear: Path, tmp_path: Path, capsys: pytest.Capt
     start, end = ["sample", str(linear)], ["-o", str(tmp_path / "o.csv")]
     fails(capsys, [*start, *end], "one of --points, --line and --plane")
     fails(capsys, [*start, "--line", "0,0", "1,0,0", *end], "expected 2 numbers")
-    fails(capsys, [*start, "--plane", "z=1", *end], "axis of --plane")
-    fails(capsys, [*start, "--plane", "x=a", *end], "expected 1 number")
+    fails(capsys, [*start, "--plane", "z=1", *end], "unknown axis 'z'")
+    fails(capsys, [*start, "--plane", "x=a", *end], "expected an axis and a number")
     fails(capsys, [*start, "--plane", "x=0", "--plot", "a.png", *end], "--plot")
     fails(capsys, [*start, "--line", "0,0", "1,0", "-o", "a.txt"], "ending in .csv")
     (tmp_path / "p.csv").write_text("a,b\n1,2\n")
     fails(capsys, [*start, "--points", str(tmp_path / "p.csv"), *end], "columns x, y of numbers")
+
+
+def test_what_is_no_place_is_refused(
+    linear: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    places, out = tmp_path / "points.csv", tmp_path / "o.csv"
+    places.write_text("x,y\n0.1,0.2\n0.1,nan\n")
+    given = ["sample", str(linear), "-o", str(out)]
+    fails(capsys, [*given, "--points", str(places)], "place 1 is not finite")
+    fails(capsys, [*given, "--line", "nan,0", "1,0"], "'nan,0': expected 2 numbers")
+    fails(capsys, [*given, "--plane", "x=7"], "beside the mesh")
+    assert not out.exists()
+    assert main([*given, "--plane", "x", "-n", "3"]) == 0
+    assert {row["x"] for row in rows(out)} == {"0.5"}
+    places.write_text("0.1,0.2\n")
+    own = ["sample", str(linear), "--points", str(places), "-o", str(places)]
+    fails(capsys, own, "the places are read from it")
+    assert places.read_text() == "0.1,0.2\n"
+
+
+def test_a_mesh_that_moves_is_sampled_at_one_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    mesh = square(2)
+    moving = Series(mesh, [0.0, 1.0], points=[mesh.points, 2 * mesh.points])
+    meshsim.write(moving, tmp_path / "m.pvd")
+    given = [
+        "sample",
+        str(tmp_path / "m.pvd"),
+        "--line",
+        "0,0",
+        "1,1",
+        "-o",
+        str(tmp_path / "o.csv"),
+    ]
+    fails(capsys, given, "m.pvd changes: choose one --time")
+    assert main([*given, "--time", "last"]) == 0

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from meshsim.check import InputError
+from meshsim.geometry.measure import incidence
 from meshsim.mesh import Mesh
-from meshsim.render import carry
+from meshsim.render import carry, probe
 from meshsim.series import Series
 from tests.helpers import MESHES
 from tests.render.drawing import grid
@@ -66,3 +67,103 @@ def test_a_series_comes_over_at_all_its_times():
     moving = Series(series.mesh, series.times, points=[data.points * t for t in (1, 2, 3)])
     with pytest.raises(InputError, match="rests"):
         carry(moving, goal)
+
+
+def places_in(mesh, of_each=5):
+    """Means of the points of cells with random weights."""
+    cell, point = incidence(mesh.cells)
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(of_each):
+        share = torch.rand(len(cell), generator=generator, dtype=torch.float64) ** 2
+        total = torch.zeros(mesh.n_cells, dtype=torch.float64).index_add(0, cell, share)
+        x = torch.zeros(mesh.n_cells, mesh.dim, dtype=torch.float64)
+        x = x.index_add(0, cell, share[:, None] * mesh.points.double()[point])
+        found.append(x / total[:, None])
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize(
+    "name", ["channel", "mixed_solid", "warped", "polygons", "polyhedra", "quadratic2d"]
+)
+def test_linear_fields_are_exact_anywhere_inside(name):
+    data = MESHES[name].to(dtype=torch.float64)
+    data = data.with_fields({"p": linear(data.points)})
+    places = places_in(data)
+    found, inside = probe(data, places)
+    assert inside.double().mean() > 0.9
+    assert (found.point_fields["p"] - linear(places))[inside].abs().max() < 1e-9
+
+
+def test_places_beside_polyhedra_are_outside():
+    data = MESHES["polyhedra"]
+    low, high = data.points.aminmax(dim=0)
+    share = torch.rand(1000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    places = low + (high - low) * share
+    found, inside = probe(data.with_fields({"x": data.points}), places)
+    # linear exactness says where a value was taken: inside at the place, else on the skin
+    error = (found.point_fields["x"] - places).norm(dim=1)
+    assert 0.3 < inside.double().mean() < 0.7
+    assert error[inside].max() < 1e-5 and error[~inside].min() > 1e-5
+    faces = data.faces
+    outer = faces.neighbour < 0
+    height = ((places[:, None] - faces.centre[outer]) * faces.area[outer]).sum(2)
+    assert not bool(inside[(height > 1e-6).all(1)].any())
+
+
+def test_hexahedra_weigh_as_in_vtk():
+    from vtkmodules.vtkCommonCore import mutable
+
+    from meshsim.render.locate import locate
+    from meshsim.render.scene import to_pyvista
+
+    box = box_of(6)
+    places = np.random.default_rng(0).uniform(0.0, 1.0, (2000, 3))
+    matrix, cell, outside = locate(box, places)
+    assert not outside.any()
+    volume, sub, square = to_pyvista(box), mutable(0), mutable(0.0)
+    for row, (x, number) in enumerate(zip(places.tolist(), cell.tolist(), strict=True)):
+        hexahedron, share = volume.GetCell(number), [0.0] * 8
+        inside = hexahedron.EvaluatePosition(x, [0.0] * 3, sub, [0.0] * 3, square, share)
+        points = [hexahedron.GetPointId(i) for i in range(8)]
+        assert inside == 1
+        assert np.allclose(matrix[row, points].toarray()[0], share, rtol=0, atol=1e-6)
+
+
+def box_of(n, shake=0.2):
+    ticks = np.linspace(0, 1, n + 1)
+    x = np.stack(np.meshgrid(ticks, ticks, ticks, indexing="ij"), -1).reshape(-1, 3)
+    inner = ((x > 0) & (x < 1)).all(1)
+    x[inner] += shake / n * np.random.default_rng(1).uniform(-1, 1, (inner.sum(), 3))
+    i = np.arange((n + 1) ** 3).reshape([n + 1] * 3)
+    corners = [
+        (0, 0, 0),
+        (1, 0, 0),
+        (1, 1, 0),
+        (0, 1, 0),
+        (0, 0, 1),
+        (1, 0, 1),
+        (1, 1, 1),
+        (0, 1, 1),
+    ]
+    cells = [i[a : n + a, b : n + b, c : n + c].reshape(-1) for a, b, c in corners]
+    return Mesh(x, {"hexahedron": np.stack(cells, 1)})
+
+
+def test_a_missing_value_stays_where_it_is():
+    data = grid()
+    values = data.points[:, 0].clone()
+    values[0] = torch.nan
+    data = data.with_fields({"p": values})
+    found, _ = carry(data, data.replace(point_fields={}))
+    assert found.point_fields["p"].isnan().nonzero().tolist() == [[0]]
+
+
+def test_places_keep_their_digits_and_what_is_no_place_has_no_value():
+    data = grid().to(dtype=torch.float32)
+    data = data.with_fields({"p": linear(data.points)})
+    places = torch.tensor([[0.1, 0.7], [torch.nan, 0.5]], dtype=torch.float64)
+    found, inside = probe(data, places)
+    assert found.points.dtype == torch.float64 and torch.equal(found.points[0], places[0])
+    assert inside.tolist() == [True, False]
+    assert found.point_fields["p"].isnan().tolist() == [False, True]
