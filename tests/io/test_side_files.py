@@ -65,6 +65,19 @@ def test_numbers_beyond_the_floats(tmp_path):
     refused(lambda: read(tmp_path / "a.vtu.series", trust=True), "is no list of files")
 
 
+def test_arrays_that_say_more_than_their_file_has(tmp_path):
+    for axis in "uv":
+        np.save(tmp_path / f"{axis}.npy", np.zeros((2, 3, 3)))
+    (tmp_path / "case.json").write_text(json.dumps({"width": 1.0, "height": 1.0}))
+    assert read(tmp_path, trust=True).branch.mesh.n_cells == 9
+    data = (tmp_path / "v.npy").read_bytes()
+    huge = data.replace(b"3, 3), }        ", b"99999, 99999), }")
+    assert len(huge) == len(data) and huge != data
+    for wrong in (huge, data[:-8], data[:40], b"x"):
+        (tmp_path / "v.npy").write_bytes(wrong)
+        refused(lambda: read(tmp_path, trust=True), r"v\.npy: is no array, or ends early")
+
+
 def shapes(*given):
     return [("velocity", "shape", shape, "velocity|others 3") for shape in given]
 

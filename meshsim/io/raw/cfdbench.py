@@ -63,7 +63,11 @@ def _about(path: str) -> dict[str, float]:
 
 def _values(path: str) -> np.ndarray:
     name = os.path.basename(path)
-    values = np.load(path, allow_pickle=False)
+    try:
+        # mapped first: its header may ask for more than the file has
+        values = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{name}: is no array, or ends early ({error})") from None
     expect(values.ndim == 3, f"{name}: expected shape (T, H, W), got {values.shape}")
     expect(values.dtype.kind == "f", f"{name}: expected floating-point numbers, got {values.dtype}")
     return np.asarray(values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from meshsim.io.raw import NODES, Tree, expect
+from meshsim.io.raw import NODES, Tree, expect, tecplot_sizes
 from meshsim.io.raw.markup import check_file
 
 
@@ -15,6 +15,8 @@ def read(path: str, options: Tree) -> Tree:
     kind = options["kind"]
     if kind in ("dolfin-xml", "vtu", "xdmf"):
         check_file(path)
+    if kind == "tecplot":
+        tecplot_sizes.check(path)  # meshio too reads on behind the end
     try:
         mesh = meshio.read(path, file_format=kind)
     except (MemoryError, RecursionError):

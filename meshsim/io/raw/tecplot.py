@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from meshsim.io.raw import Tree, content, expect, stack_components, vtk
+from meshsim.io.raw import Tree, content, expect, stack_components, tecplot_sizes, vtk
 from meshsim.io.raw.merge import merge
 
 
 def read(path: str, options: Tree) -> Tree:
     """An ASCII file as a tree."""
     expect(not content(path)[:8].startswith(b"#!TDV"), "is binary Tecplot, which is not supported")
+    tecplot_sizes.check(path)
     import vtkmodules.vtkCommonDataModel  # noqa: F401, registers the classes of data
     from vtkmodules.vtkIOGeometry import vtkTecplotReader
 
