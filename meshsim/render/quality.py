@@ -27,7 +27,7 @@ from meshsim.series import Series
 Array = NDArray[Any]
 
 BINS = 40
-WIDE = 100.0  # times the least: beyond that a histogram's axis is logarithmic
+WIDE = 100.0  # times the least: beyond that an axis of a histogram is logarithmic
 LIMITS = {
     "aspect ratio": merit.ASPECT,
     "skewness": merit.SKEW,
@@ -196,6 +196,7 @@ def histograms(found: Mapping[str, Array], width: int, height: int) -> Array:
         height: in pixels.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure((width / 100, height / 100), dpi=100)
     figure.subplots_adjust(
@@ -209,8 +210,11 @@ def histograms(found: Mapping[str, Array], width: int, height: int) -> Array:
         axis.stairs(number, edges, fill=True, color="#2f57b3")
         if growing and edges[0] > 0 and edges[-1] > WIDE * edges[0]:
             axis.set_xscale("log")
-        axis.set_yscale("log", nonpositive="clip")
-        axis.set_ylim(bottom=0.5)
+        if number.max() > WIDE:
+            axis.set_yscale("log", nonpositive="clip")
+            axis.set_ylim(bottom=0.5)
+        else:
+            axis.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         unit = "°" if name == "non-orthogonality" else ""
         best, worst = np.nanmin(values), np.nanmax(values)
         best = 0.0 if 0 < best < 1e-5 * worst and not growing else best  # rounding errors
