@@ -196,17 +196,25 @@ def _block_measures(points: Tensor, block: Cells) -> tuple[Tensor, Tensor]:
         volume = zero[:, :1].index_add(0, cell, height)
         moment = zero.index_add(0, cell, height * (centre - middle[cell]))
     else:
-        corners = x[block.nodes[:, : TYPES[block.type][2]]]  # (C, k, 3)
-        faces = [polygon_areas(corners[:, list(face)]) for face, _ in cell_faces(block.type)]
-        middle = torch.stack([centre for _, centre in faces]).mean(0)
-        volume, moment = torch.zeros_like(middle[:, :1]), torch.zeros_like(middle)
-        for area, centre in faces:
-            height = (area * (centre - middle)).sum(1, keepdim=True)
-            volume = volume + height
-            moment = moment + height * (centre - middle)
+        k = TYPES[block.type][2]
+        faces = [list(face) for face, _ in cell_faces(block.type)]
+        parts = [_solids(x[nodes], faces) for nodes in block.nodes[:, :k].split(CHUNK)]
+        volume, moment, middle = (torch.cat(part) for part in zip(*parts, strict=True))
     empty = volume.abs() <= 1e-300
     shift = (moment * 3 / 4 / volume.masked_fill(empty, 1.0)).masked_fill(empty, 0.0)
     return volume.squeeze(1) / 3, middle + shift
+
+
+def _solids(corners: Tensor, rings: Sequence[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Of cells (n, k, 3) thrice the volume, its moment about the mean of the faces' centres, it."""
+    faces = [polygon_areas(corners[:, ring]) for ring in rings]
+    middle = torch.stack([centre for _, centre in faces]).mean(0)
+    volume, moment = torch.zeros_like(middle[:, :1]), torch.zeros_like(middle)
+    for area, centre in faces:
+        height = (area * (centre - middle)).sum(1, keepdim=True)
+        volume = volume + height
+        moment = moment + height * (centre - middle)
+    return volume, moment, middle
 
 
 def signed_measures(points: Float[Tensor, "N D"], blocks: Sequence[Cells]) -> Float[Tensor, "C"]:
