@@ -245,7 +245,12 @@ class Mesh:
     @property
     def cell_measures(self) -> Tensor:
         """(C,) length, area or volume of each cell."""
-        return self._once("measures", lambda: measure.cell_measures(self.points, self.cells))
+        return self._sizes[0]
+
+    @property
+    def _sizes(self) -> tuple[Tensor, Tensor]:
+        """Measures and centres of the cells."""
+        return self._once("sizes", lambda: measure.measures_and_centres(self.points, self.cells))
 
     @property
     def box(self) -> Tensor:
@@ -265,7 +270,7 @@ class Mesh:
     @property
     def cell_centres(self) -> Tensor:
         """(C, D) centroid of each cell."""
-        return self._once("centres", lambda: measure.cell_centres(self.points, self.cells))
+        return self._sizes[1]
 
     def replace(self, **changes: Any) -> Mesh:
         """A new Mesh with some constructor arguments changed.

@@ -13,22 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from meshsim.geometry.cells import TYPES, Cells, cell_faces
-from meshsim.geometry.measure import lift, signed_measures
-
-CHUNK = 1 << 13  # cells or faces at once
+from meshsim.geometry.measure import CHUNK, cross, lift, signed_measures
 
 
 def gather(x: Float[Tensor, "3 N"], nodes: Int[Tensor, "n k"]) -> Float[Tensor, "3 k n"]:
     """Coordinates of the corners of cells or faces, in columns."""
     flat = nodes.t().reshape(-1)
     return torch.stack([x[i][flat] for i in range(3)]).reshape(3, nodes.shape[1], -1)
-
-
-def cross(a: Float[Tensor, "3 *n"], b: Float[Tensor, "3 *n"]) -> Float[Tensor, "3 *n"]:
-    """a × b of columns."""
-    return torch.stack(
-        [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
-    )
 
 
 def polygons(p: Float[Tensor, "3 k n"], by_area: bool = False) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from meshsim.geometry.cells import TYPES, Cells, cell_faces
-from meshsim.geometry.columns import CHUNK, cross, gather, polygons
-from meshsim.geometry.measure import lift
+from meshsim.geometry.columns import gather, polygons
+from meshsim.geometry.measure import CHUNK, cross, lift
 
 # Corners of the reference cells, in VTK's order.
 _SQUARE = ((0, 0), (1, 0), (1, 1), (0, 1))

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from meshsim.geometry.cells import Cells
-from meshsim.geometry.columns import CHUNK, gather, polygons
-from meshsim.geometry.measure import cell_centres, cell_measures, lift
+from meshsim.geometry.columns import gather, polygons
+from meshsim.geometry.measure import CHUNK, cell_centres, cell_measures, lift
 from meshsim.geometry.topology import Faces
 
 TINY = 1e-150  # OpenFOAM's ROOTVSMALL

@@ -14,6 +14,15 @@ from torch import Tensor
 from meshsim.check import InputError
 from meshsim.geometry.cells import TYPES, Cells, cell_faces
 
+CHUNK = 1 << 13  # cells or faces at once, whose coordinates stay in cache
+
+
+def cross(a: Float[Tensor, "3 *n"], b: Float[Tensor, "3 *n"]) -> Float[Tensor, "3 *n"]:
+    """a × b of columns."""
+    return torch.stack(
+        [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+    )
+
 
 def lift(points: Tensor) -> Tensor:
     """Points (N, D) as float64 (N, 3), with z = 0 where D = 2."""
@@ -72,22 +81,32 @@ def polygon_areas(x: Float[Tensor, "n k 3"]) -> tuple[Tensor, Tensor]:
     """
     if x.shape[1] == 0:
         return x.new_zeros(len(x), 3), x.new_zeros(len(x), 3)
+    parts = [_areas(some) for some in x.split(CHUNK)]
+    if len(parts) == 1:
+        return parts[0]
+    areas, centres = zip(*parts, strict=True)
+    return torch.cat(areas), torch.cat(centres)
+
+
+def _areas(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`polygon_areas` of some, coordinates in columns (3, k, n)."""
+    p = x.permute(2, 1, 0).contiguous()
     # Relative to a corner: far from the origin nothing is lost, and S does not depend on x̄.
-    if x.shape[1] == 3:
-        a, b = x[:, 1] - x[:, 0], x[:, 2] - x[:, 0]
-        return torch.linalg.cross(a, b) / 2, x[:, 0] + (a + b) / 3
-    d = x - x[:, :1]  # (n, k, 3)
-    mean = d.mean(1)  # (n, 3)
+    d = p - p[:, :1]
+    if p.shape[1] == 3:
+        return (cross(d[:, 1], d[:, 2]) / 2).t(), (p[:, 0] + (d[:, 1] + d[:, 2]) / 3).t()
+    mean = d.mean(1)  # (3, n)
     e = d - mean[:, None]
     after = e.roll(-1, 1)
-    fan = torch.linalg.cross(e, after) / 2  # (n, k, 3)
+    fan = cross(e, after) / 2  # (3, k, n)
     area = fan.sum(1)
-    size = area.norm(dim=1, keepdim=True)
-    flat = size <= 1e-14 * fan.norm(dim=2).sum(1, keepdim=True)
-    weight = (fan @ (area / size.masked_fill(flat, 1.0)).unsqueeze(2)).squeeze(2)  # (n, k)
-    total = weight.sum(1, keepdim=True).masked_fill(flat, 1.0)
-    shift = (weight.unsqueeze(2) * (e + after)).sum(1) / (3 * total)
-    return area, x[:, 0] + mean + shift.masked_fill(flat, 0.0)
+    # Weights are relative: the derivative of their common size adds nothing.
+    size = area.detach().square().sum(0).sqrt()
+    flat = size <= 1e-14 * fan.detach().square().sum(0).sqrt().sum(0)
+    weight = (fan * (area / size.masked_fill(flat, 1.0))[:, None]).sum(0)  # (k, n)
+    total = weight.sum(0).masked_fill(flat, 1.0)
+    shift = (weight * (e + after)).sum(1) / (3 * total)
+    return area.t(), (p[:, 0] + mean + shift.masked_fill(flat, 0.0)).t()
 
 
 def polyhedron_faces(
@@ -177,17 +196,25 @@ def _block_measures(points: Tensor, block: Cells) -> tuple[Tensor, Tensor]:
         volume = zero[:, :1].index_add(0, cell, height)
         moment = zero.index_add(0, cell, height * (centre - middle[cell]))
     else:
-        corners = x[block.nodes[:, : TYPES[block.type][2]]]  # (C, k, 3)
-        faces = [polygon_areas(corners[:, list(face)]) for face, _ in cell_faces(block.type)]
-        middle = torch.stack([centre for _, centre in faces]).mean(0)
-        volume, moment = torch.zeros_like(middle[:, :1]), torch.zeros_like(middle)
-        for area, centre in faces:
-            height = (area * (centre - middle)).sum(1, keepdim=True)
-            volume = volume + height
-            moment = moment + height * (centre - middle)
+        k = TYPES[block.type][2]
+        faces = [list(face) for face, _ in cell_faces(block.type)]
+        parts = [_solids(x[nodes], faces) for nodes in block.nodes[:, :k].split(CHUNK)]
+        volume, moment, middle = (torch.cat(part) for part in zip(*parts, strict=True))
     empty = volume.abs() <= 1e-300
     shift = (moment * 3 / 4 / volume.masked_fill(empty, 1.0)).masked_fill(empty, 0.0)
     return volume.squeeze(1) / 3, middle + shift
+
+
+def _solids(corners: Tensor, rings: Sequence[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Of cells (n, k, 3) thrice the volume, its moment about the mean of the faces' centres, it."""
+    faces = [polygon_areas(corners[:, ring]) for ring in rings]
+    middle = torch.stack([centre for _, centre in faces]).mean(0)
+    volume, moment = torch.zeros_like(middle[:, :1]), torch.zeros_like(middle)
+    for area, centre in faces:
+        height = (area * (centre - middle)).sum(1, keepdim=True)
+        volume = volume + height
+        moment = moment + height * (centre - middle)
+    return volume, moment, middle
 
 
 def signed_measures(points: Float[Tensor, "N D"], blocks: Sequence[Cells]) -> Float[Tensor, "C"]:
@@ -199,8 +226,25 @@ def signed_measures(points: Float[Tensor, "N D"], blocks: Sequence[Cells]) -> Fl
     >>> signed_measures(points, [Cells("triangle", torch.tensor([[0, 2, 1]]))])
     tensor([-0.5000])
     """
-    parts = [_block_measures(points, block)[0] for block in blocks]
-    return torch.cat([points.new_zeros(0).double(), *parts]).to(points.dtype)
+    return _measures(points, blocks)[0].to(points.dtype)
+
+
+def _measures(points: Tensor, blocks: Sequence[Cells]) -> tuple[Tensor, Tensor]:
+    """Signed measures (C,) and centroids (C, 3), float64."""
+    none = points.new_zeros(0, 3).double()
+    parts = [_block_measures(points, block) for block in blocks]
+    return (
+        torch.cat([none[:, 0], *(measure for measure, _ in parts)]),
+        torch.cat([none, *(centre for _, centre in parts)]),
+    )
+
+
+def measures_and_centres(
+    points: Float[Tensor, "N D"], blocks: Sequence[Cells]
+) -> tuple[Float[Tensor, "C"], Float[Tensor, "C D"]]:
+    """`cell_measures` and `cell_centres`, for the work of one of them."""
+    measure, centre = _measures(points, blocks)
+    return measure.abs().to(points.dtype), centre[:, : points.shape[1]].to(points.dtype)
 
 
 def cell_measures(points: Float[Tensor, "N D"], blocks: Sequence[Cells]) -> Float[Tensor, "C"]:
@@ -236,10 +280,7 @@ def cell_centres(points: Float[Tensor, "N D"], blocks: Sequence[Cells]) -> Float
     Returns:
         (C, D), in block order.
     """
-    parts = [_block_measures(points, block)[1] for block in blocks]
-    return torch.cat([points.new_zeros(0, 3).double(), *parts])[:, : points.shape[1]].to(
-        points.dtype
-    )
+    return measures_and_centres(points, blocks)[1]
 
 
 def cell_normals(points: Float[Tensor, "N 3"], blocks: Sequence[Cells]) -> Float[Tensor, "C 3"]:
