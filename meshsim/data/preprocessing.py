@@ -305,8 +305,15 @@ def _lost(store: Store, found: Sequence[Source], gone: str) -> list[str]:
     lost = [name for name in lost if name not in there]
     if lost and gone == "refuse":
         names = f"{', '.join(lost[:3])}{', …' if len(lost) > 3 else ''}"
+        now = {
+            source.relative: source.lacking or f"of {source.relative} there is {source.name!r} now"
+            for source in found
+        }
+        of = (now.get(store.provenance(name).get("source", ""), "") for name in lost)
+        why = next(filter(None, of), "")
         raise InputError(
-            f"{store.path}: the inputs of {len(lost)} of its samples are no longer there ({names}):"
+            f"{store.path}: the inputs of {len(lost)} of its samples are no longer there"
+            f" ({names}{why and '; '}{why}):"
             ' `gone` "drop" takes these out of the store, "keep" keeps them'
         )
     return lost

@@ -8,6 +8,7 @@ import pytest
 
 from meshsim.check import InputError
 from meshsim.data import Store, preprocess
+from tests import trajectory_files
 
 
 @pytest.fixture
@@ -65,7 +66,8 @@ def test_a_name_that_a_new_neighbour_changes(tmp_path, flows):
     store = tmp_path / "s"
     preprocess([flows], store)
     (flows / "flow_1.off").write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
-    with pytest.raises(InputError, match=r"1 of its samples .*\(flow_1\)"):
+    said = r"1 of its samples .*\(flow_1; of flow_1.npz there is 'flow_1.npz' now\)"
+    with pytest.raises(InputError, match=said):
         preprocess([flows], store)
     preprocess([flows], store, gone="drop")
     as_new(store, [flows], tmp_path)
@@ -131,3 +133,18 @@ def test_a_project_moves_with_its_store(tmp_path, flows, monkeypatch):
     (tmp_path / "project").rename(tmp_path / "moved")
     monkeypatch.chdir(tmp_path / "moved")
     assert preprocess(["in", "in/*.npz"], "s").skipped == 5
+
+
+def test_a_file_of_many_that_is_damaged_is_named(tmp_path):
+    folder = tmp_path / "in"
+    for split in ("train", "test"):
+        trajectory_files.cylinder_flow(folder, split, 2)
+    preprocess([folder], tmp_path / "s", config={"trust": True})
+    path = folder / "train.tfrecord"
+    whole = path.read_bytes()
+    for rest, said in (whole[: len(whole) // 3], "ends early"), (b"", "there is 'train' now"):
+        path.write_bytes(rest)
+        with pytest.raises(InputError, match=rf"of its samples .*train_00000.*; .*train.*{said}"):
+            preprocess([folder], tmp_path / "s", config={"trust": True})
+    report = preprocess([folder], tmp_path / "s", config={"trust": True}, gone="drop")
+    assert Store(tmp_path / "s").names == ["test_000000", "test_000001"] and report.failed
