@@ -168,6 +168,8 @@ def drawn(
     check_known(name, found, "quality")
     shown: Any = mesh.replace(point_fields={}, cell_fields={name: found[name]})
     if clipped is not None:
+        if mesh.cell_dim < 3:
+            raise InputError("only volumes can be clipped: this mesh has no inside")
         up = up or upright(used_points(mesh))
         shown = clip(shown, *plane(shown, clipped), up=up)
     side = max(round(0.3 * width), 340)  # so that the titles fit
@@ -196,6 +198,7 @@ def histograms(found: Mapping[str, Array], width: int, height: int) -> Array:
         height: in pixels.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure((width / 100, height / 100), dpi=100)
     figure.subplots_adjust(
@@ -211,6 +214,7 @@ def histograms(found: Mapping[str, Array], width: int, height: int) -> Array:
             axis.set_xscale("log")
         axis.set_yscale("log", nonpositive="clip")
         axis.set_ylim(bottom=0.5)
+        axis.yaxis.set_minor_formatter(NullFormatter())
         unit = "°" if name == "non-orthogonality" else ""
         best, worst = np.nanmin(values), np.nanmax(values)
         best = 0.0 if 0 < best < 1e-5 * worst and not growing else best  # rounding errors
