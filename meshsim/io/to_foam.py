@@ -8,10 +8,11 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from meshsim.check import InputError
+from meshsim.check import InputError, check_finite
 from meshsim.io import guard, plain
 from meshsim.io.foam_text import cell_values, changed_field, new_field
 from meshsim.io.holds import branch_of
@@ -24,6 +25,7 @@ from meshsim.series import Series
 CLASSES = {1: "Scalar", 3: "Vector", 6: "SymmTensor", 9: "Tensor"}
 NONE = "0 0 0 0 0 0 0"
 _DIMENSIONS = re.compile(rb"^\s*dimensions\s*\[([^\[\]]*)\]\s*;", re.M)
+_WORD = re.compile(r"[^\s\"'/;{}]+")  # OpenFOAM's `word::valid`
 _TIME = re.compile(r"\d+(\.\d+)?([eE][-+]?\d+)?")
 
 
@@ -37,6 +39,8 @@ def losses(obj: Mesh | Series | Sample) -> list[str]:
     odd = [k for k, v in mesh.cell_fields.items() if _width(v.numpy()) not in CLASSES]
     if odd:
         out.append(f"fields of a case have 1, 3, 6 or 9 components: {', '.join(odd)} is lost")
+    if odd := [repr(k) for k in mesh.cell_fields if not _WORD.fullmatch(k)]:
+        out.append(f"names in a case have no spaces, quotes or /;{{}}: {', '.join(odd)} is lost")
     return out
 
 
@@ -80,6 +84,12 @@ def write(obj: Mesh | Series | Sample, case: Path, time: str = "") -> list[str]:
         points, tree["points"][:, : mesh.dim], rtol=0, atol=1e-6 * np.ptp(tree["points"])
     ):
         raise InputError("the case has other points than the mesh")
+    own, other = _middles(tree["blocks"], tree["points"]), _middles(plain.blocks(mesh), points)
+    far = np.abs(own[:, : mesh.dim] - other).max(1) > 1e-6 * np.ptp(tree["points"])
+    if far.any():
+        raise InputError(
+            f"the case has other cells than the mesh, or in another order (cell {far.argmax()})"
+        )
     patches = {name: (len(p["sizes"]), p["kind"]) for name, p in tree["boundaries"].items()}
     times = [name for _, name in Case(str(case)).times] or ["0"]
     if series is not None:
@@ -93,6 +103,27 @@ def write(obj: Mesh | Series | Sample, case: Path, time: str = "") -> list[str]:
             _check_free(mesh, case, time)
         _frame(mesh, case, time, patches, times)
     return losses(obj)
+
+
+def _middles(blocks: list[dict[str, Any]], points: np.ndarray) -> np.ndarray:
+    """(C, D) the mean of each cell's points, cells in the order of the file."""
+    total = np.zeros((sum(len(block["rows"]) for block in blocks), points.shape[1]))
+    for block in blocks:
+        nodes, ends = np.asarray(block["nodes"]).reshape(-1), np.arange(len(block["rows"]) + 1)
+        if "offsets" in block:
+            ends = np.asarray(block["offsets"])
+            if "face_offsets" in block:
+                ends = np.asarray(block["face_offsets"])[ends]
+        else:
+            ends = ends * (len(nodes) // len(block["rows"]))
+        cell = np.repeat(np.arange(len(block["rows"])), np.diff(ends))
+        # a polyhedron lists a point with each of its faces
+        cell, nodes = np.divmod(np.unique(cell * len(points) + nodes), len(points))
+        count = np.bincount(cell, minlength=len(block["rows"]))
+        for k in range(points.shape[1]):
+            sums = np.bincount(cell, points[nodes, k], minlength=len(block["rows"]))
+            total[block["rows"], k] = sums / count
+    return total
 
 
 def check_free(path: Path, names: Iterable[str]) -> None:
@@ -160,10 +191,15 @@ def _frame(
     mesh: Mesh, case: Path, time: str, patches: dict[str, tuple[int, str]], times: list[str]
 ) -> None:
     folder = case / time
+    fields = {
+        name: values
+        for name, values in plain.tree(mesh)["cell_fields"].items()
+        if _width(values) in CLASSES and _WORD.fullmatch(name)
+    }
+    for name in fields:  # OpenFOAM reads no "nan"
+        check_finite(mesh.cell_fields[name], name)
     folder.mkdir(exist_ok=True)
-    for name, values in plain.tree(mesh)["cell_fields"].items():
-        if _width(values) not in CLASSES:
-            continue
+    for name, values in fields.items():
         rows = values.astype(np.float64).reshape(len(values), -1)
         kind = CLASSES[rows.shape[1]]
         there = find(str(folder), name)

@@ -208,8 +208,12 @@ def _by_vtk(grid: Any, rows: Array, cell: Array, near: Array) -> tuple[Array, Ar
 def _best(mesh: Mesh, grid: Any, cell: Array, x: Array) -> tuple[Array, Array]:
     """Of each cell and those that share a point with it the one that a place fits best."""
     of, point = incidence(mesh.cells)
-    about, starts = by_group(point, mesh.n_points)
     ends = by_group(of, mesh.n_cells)[1]
+    touched = torch.zeros(mesh.n_points, dtype=torch.bool)
+    touched[point[slices(ends, torch.from_numpy(cell).unique())[0]]] = True
+    near = touched[point].nonzero().squeeze(1)
+    about, starts = by_group(point[near], mesh.n_points)
+    about = near[about]
     known = torch.cat(
         [torch.tensor([natural.placeable(b.type)]).expand(len(b)) for b in mesh.cells]
     )

@@ -168,6 +168,8 @@ def drawn(
     check_known(name, found, "quality")
     shown: Any = mesh.replace(point_fields={}, cell_fields={name: found[name]})
     if clipped is not None:
+        if mesh.cell_dim < 3:
+            raise InputError("only volumes can be clipped: this mesh has no inside")
         up = up or upright(used_points(mesh))
         shown = clip(shown, *plane(shown, clipped), up=up)
     side = max(round(0.3 * width), 340)  # so that the titles fit
@@ -196,7 +198,7 @@ def histograms(found: Mapping[str, Array], width: int, height: int) -> Array:
         height: in pixels.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, NullFormatter
 
     figure = Figure((width / 100, height / 100), dpi=100)
     figure.subplots_adjust(
@@ -213,6 +215,7 @@ def histograms(found: Mapping[str, Array], width: int, height: int) -> Array:
         if number.max() > WIDE:
             axis.set_yscale("log", nonpositive="clip")
             axis.set_ylim(bottom=0.5)
+            axis.yaxis.set_minor_formatter(NullFormatter())
         else:
             axis.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         unit = "°" if name == "non-orthogonality" else ""

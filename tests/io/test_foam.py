@@ -348,3 +348,31 @@ def test_a_time_takes_a_mesh_and_no_series(tmp_path):
         write(series, folder / "4")
     with pytest.raises(InputError):
         write(mesh, tmp_path / "4")  # beside no case
+
+
+def test_cells_in_another_order_are_not_written(tmp_path):
+    case(tmp_path / "case", MESHES["warped"], False)
+    mesh = read(tmp_path / "case")
+    mesh = mesh.with_fields(cell={"T": mesh.cell_centres[:, 0]})
+    write(mesh, tmp_path / "case" / "1")
+    assert torch.equal(read(tmp_path / "case").cell_fields["T"], mesh.cell_fields["T"])
+    order = torch.arange(mesh.n_cells).flip(0)
+    turned = mesh.replace(file_order=order if mesh.file_order is None else mesh.file_order[order])
+    with pytest.raises(InputError, match="in another order"):
+        write(turned, tmp_path / "case" / "2")
+    assert not (tmp_path / "case" / "2").exists()
+
+
+def test_what_openfoam_cannot_read_is_not_written(tmp_path):
+    case(tmp_path / "case", MESHES["warped"], False)
+    mesh = read(tmp_path / "case").replace(cell_fields={})
+    names = ["a b", "x/y", "../T", "T;", "Größe", "alpha.water", "mag(U)"]
+    found = mesh.with_fields(cell={name: torch.ones(mesh.n_cells) for name in names})
+    (said,) = write(found, tmp_path / "case" / "1")
+    assert all(repr(name) in said for name in names[:4])
+    assert sorted(p.name for p in (tmp_path / "case" / "1").iterdir()) == sorted(names[4:])
+    hole = torch.ones(mesh.n_cells)
+    hole[2] = torch.nan
+    with pytest.raises(InputError, match=r"`p`: 1 values are not finite.*row 2"):
+        write(mesh.with_fields(cell={"T": torch.ones(6), "p": hole}), tmp_path / "case" / "2")
+    assert not (tmp_path / "case" / "2").exists()

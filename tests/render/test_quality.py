@@ -61,3 +61,8 @@ def test_a_picture_has_the_mesh_and_the_histograms(tmp_path):
     assert (np.abs(right - np.array([47, 87, 179])).max(-1) < 5).sum() > 500  # bars
     with pytest.raises(InputError, match=r"unknown quality 'skew'.*skewness"):
         render.quality(grid(), tmp_path / "q.png", name="skew")
+
+
+def test_what_has_no_inside_is_not_clipped(tmp_path):
+    with pytest.raises(InputError, match="only volumes can be clipped"):
+        render.quality(grid(), tmp_path / "o.png", clipped="x")
