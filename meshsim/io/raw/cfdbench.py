@@ -56,7 +56,7 @@ def _about(path: str) -> dict[str, float]:
     expect(isinstance(about, dict), "case.json: expected a table of numbers")
     for name, value in about.items():
         sound = isinstance(value, int | float) and abs(value) <= sys.float_info.max
-        expect(sound, f"case.json: {name!r}: expected a number, got {str(value)[:60]}")
+        expect(sound, f"case.json: {name!r}: expected a number, got {value!r:.60}")
     # the dam's inflow has the name of the field
     return {"vel_in" if name == "velocity" else name: value for name, value in about.items()}
 
