@@ -203,7 +203,8 @@ def isolation(options: argparse.Namespace, folder: Path) -> tuple[str, dict[str,
         for key, label in (("milliseconds", "cost"), ("again", "cost again")):
             pairs = zip(found, runs["plain"], strict=True)
             ratios = [mine[key] / plain[key] for mine, plain in pairs]
-            out[how] |= {label: median(ratios), "low": min(ratios), "high": max(ratios)}
+            out[how][label] = median(ratios)
+            out[how] |= {f"{label}, low": min(ratios), f"{label}, high": max(ratios)}
     return f"isolation, {options.files} files, {size:.1f} MB", out
 
 
