@@ -116,8 +116,8 @@ def preprocess(
     A sample counts once it is written whole. Started again with the same arguments it carries on:
     samples whose files have not changed are skipped, files that failed are tried again; a sample
     whose files have changed and cannot be read any more is taken out. One bad file does not stop
-    the rest. The store depends on the inputs alone, not on what was there at an earlier start, nor
-    on the number or place of the workers.
+    the rest. The store depends on the inputs alone (and on which of them `memory` once had cut),
+    not on what was there at an earlier start, nor on the number or place of the workers.
 
     Arguments:
         sources: files, globs, folders, case directories. Parameters of `flow.vtu` are taken from
@@ -297,7 +297,11 @@ def _is_made(store: Store, name: str) -> bool:
 
 
 def _lost(store: Store, found: Sequence[Source], gone: str) -> list[str]:
-    """Samples that were made from inputs which are no longer there; taken out if so asked."""
+    """Samples that were made from inputs which are no longer there.
+
+    Raises:
+        InputError: there are some, and that is to be refused.
+    """
     here = {source.name: source for source in found}
     lost = [name for name in store.names if name not in here and _is_made(store, name)]
     wholes = {store.provenance(name).get("whole", "") for name in lost} & here.keys()

@@ -26,6 +26,7 @@ from meshsim.check import WorkError
 from meshsim.data.convert import Job, Outcome, convert
 
 SMALL = 2 << 20  # bytes
+_HIDING = threading.Lock()  # of the main script
 Outcomes = Generator[tuple[Job, Outcome], None, None]
 
 
@@ -200,12 +201,13 @@ def without_main() -> Iterator[None]:
     It may be slow to import, and where it lacks its `if __name__ == "__main__"` it would start
     them again.
     """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    with _HIDING:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def start_worker() -> None:

@@ -109,9 +109,8 @@ class Stage:
         camera.position = tuple(centre + 3 * size * axes[2])
         camera.up = tuple(axes[1])
         self.plotter.enable_parallel_projection()
-        camera.parallel_scale = 0.55 * float(
-            max(eye.high[1] - eye.low[1], size / 1.15)
-        )  # room for the colours
+        # with room for the colours on the right
+        camera.parallel_scale = 0.55 * float(max(eye.high[1] - eye.low[1], size / 1.15))
         self.plotter.reset_camera_clipping_range()
 
     def go(self, i: int) -> None:

@@ -11,6 +11,7 @@ from meshsim.render import carry, probe
 from meshsim.series import Series
 from tests.helpers import MESHES
 from tests.render.drawing import grid
+from tests.render.test_section import cube
 
 
 def linear(points):
@@ -131,23 +132,11 @@ def test_hexahedra_weigh_as_in_vtk():
 
 
 def box_of(n, shake=0.2):
-    ticks = np.linspace(0, 1, n + 1)
-    x = np.stack(np.meshgrid(ticks, ticks, ticks, indexing="ij"), -1).reshape(-1, 3)
+    mesh = cube(n)
+    x = mesh.points.numpy().copy()
     inner = ((x > 0) & (x < 1)).all(1)
     x[inner] += shake / n * np.random.default_rng(1).uniform(-1, 1, (inner.sum(), 3))
-    i = np.arange((n + 1) ** 3).reshape([n + 1] * 3)
-    corners = [
-        (0, 0, 0),
-        (1, 0, 0),
-        (1, 1, 0),
-        (0, 1, 0),
-        (0, 0, 1),
-        (1, 0, 1),
-        (1, 1, 1),
-        (0, 1, 1),
-    ]
-    cells = [i[a : n + a, b : n + b, c : n + c].reshape(-1) for a, b, c in corners]
-    return Mesh(x, {"hexahedron": np.stack(cells, 1)})
+    return Mesh(x, mesh.cells)
 
 
 def test_a_missing_value_stays_where_it_is():
